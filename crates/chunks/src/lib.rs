@@ -1,0 +1,1 @@
+//! Placement of chunks on groups of devices.

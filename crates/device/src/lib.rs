@@ -1,0 +1,1 @@
+//! One directory on one disk: identity, log, chunk store, checksums, scrub, compaction.

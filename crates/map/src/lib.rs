@@ -1,0 +1,1 @@
+//! Nodes, devices, groups, policies: pure values.

@@ -1,0 +1,45 @@
+//! Why the namespace refused.
+
+use std::time::Duration;
+
+/// What is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Account,
+    Container,
+    Object,
+}
+
+/// Why the namespace refused. Nothing was changed, unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no such {0:?}")]
+    NotFound(Missing),
+    /// The container or account still holds something.
+    #[error("not empty")]
+    NotEmpty,
+    /// A condition did not hold against the present state: read again before a retry.
+    #[error("precondition failed")]
+    Precondition,
+    /// The container or its rights changed since the caller looked: look again, then retry.
+    #[error("changed meanwhile")]
+    Changed,
+    /// Metadata beyond the limits, after merging; the text says which, in Swift's words.
+    #[error("{0}")]
+    Limit(String),
+    /// The body would exceed the quota of the container or the account.
+    #[error("quota exceeded")]
+    QuotaExceeded,
+    /// No device with room is left. Deletes still work.
+    #[error("out of space")]
+    OutOfSpace,
+    /// The same request may succeed after `retry_in`.
+    #[error("unavailable, retry in {retry_in:?}")]
+    Unavailable { retry_in: Duration },
+    /// The commit was sent and its answer lost: it may have happened.
+    #[error("outcome unknown")]
+    Unknown,
+    /// Stored bytes fail their checksum and no good copy is left.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}

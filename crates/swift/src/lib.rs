@@ -1,0 +1,1 @@
+//! Swift API v1.

@@ -1,0 +1,1 @@
+//! Tests only: a simulated disk and clock, and models.
