@@ -2,7 +2,9 @@
 
 use base::{ContainerId, Timestamp};
 
-use crate::{Entry, Error, ListQuery, Metadata, MetadataChange, MetadataLimits, Namespace, ObjectEntry};
+use crate::{
+    Entry, Error, ListQuery, Metadata, MetadataChange, MetadataLimits, Namespace, ObjectEntry,
+};
 
 /// Whether a PUT made something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

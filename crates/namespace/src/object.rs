@@ -30,7 +30,6 @@ pub struct ObjectEntry {
     pub md5: [u8; 16],
     pub content_type: String,
     pub modified: Timestamp,
-    /// Selected metadata the front doors show in listings comes with later features.
 }
 
 /// Whether an expired object that the expirer has not reached yet is seen.
@@ -95,11 +94,19 @@ impl Namespace {
 
     /// Fails with [`Error::Changed`] if the container is another one than `container`, or its
     /// metadata (so perhaps its ACL) has changed since. On any error the stored body is discarded.
-    pub async fn put_object(&self, _container: &Container, _put: PutObject) -> Result<Written, Error> {
+    pub async fn put_object(
+        &self,
+        _container: &Container,
+        _put: PutObject,
+    ) -> Result<Written, Error> {
         todo!()
     }
 
-    pub async fn post_object(&self, _container: &Container, _post: PostObject) -> Result<(), Error> {
+    pub async fn post_object(
+        &self,
+        _container: &Container,
+        _post: PostObject,
+    ) -> Result<(), Error> {
         todo!()
     }
 

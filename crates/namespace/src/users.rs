@@ -42,7 +42,12 @@ impl Users {
         todo!()
     }
 
-    pub async fn set_password(&self, _account: &str, _name: &str, _password: &str) -> Result<(), Error> {
+    pub async fn set_password(
+        &self,
+        _account: &str,
+        _name: &str,
+        _password: &str,
+    ) -> Result<(), Error> {
         todo!()
     }
 
@@ -61,7 +66,12 @@ impl Users {
 
     /// The user, if the password is right. Takes as long for an unknown user as for a wrong
     /// password, and runs at most a few at a time.
-    pub async fn verify(&self, _account: &str, _name: &str, _password: &str) -> Result<Option<User>, Error> {
+    pub async fn verify(
+        &self,
+        _account: &str,
+        _name: &str,
+        _password: &str,
+    ) -> Result<Option<User>, Error> {
         todo!()
     }
 
