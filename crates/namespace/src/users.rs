@@ -1,5 +1,7 @@
 //! Users, kept in the control shard.
 
+use std::sync::Arc;
+
 use crate::{Created, Error, Namespace};
 
 /// What a user may do.
@@ -59,8 +61,8 @@ impl Users {
         todo!()
     }
 
-    /// The user as it is now; cheap enough for every request.
-    pub async fn get(&self, _account: &str, _name: &str) -> Result<Option<User>, Error> {
+    /// The user as it is now; cheap enough for every request, so nothing is copied.
+    pub async fn get(&self, _account: &str, _name: &str) -> Result<Option<Arc<User>>, Error> {
         todo!()
     }
 
