@@ -4,7 +4,7 @@ mod batch;
 mod procedure;
 
 pub use batch::Batch;
-pub use procedure::{Execution, Procedure};
+pub use procedure::{Execution, Latch, Procedure};
 
 use std::ops::Bound;
 use std::time::Duration;
