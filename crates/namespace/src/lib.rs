@@ -15,7 +15,10 @@ pub use container::{Container, Created};
 pub use error::{Error, Missing};
 pub use listing::{Entry, ListQuery, Subdirs};
 pub use metadata::{Metadata, MetadataChange, MetadataLimits};
-pub use object::{Condition, Expired, Object, ObjectEntry, PostObject, PutObject, Written};
+pub use object::{
+    AccountQuota, Condition, Expired, Fetch, Found, Object, ObjectEntry, PostObject, PutObject,
+    Written,
+};
 pub use users::{Role, User, Users};
 
 /// The namespace of the cluster. Cheap to clone.

@@ -55,6 +55,32 @@ pub enum Condition {
     Differs(Vec<[u8; 16]>),
 }
 
+/// Whether the account's quota binds this writer; a reseller's writes are exempt from it. The
+/// container's quota binds everyone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountQuota {
+    #[default]
+    Enforced,
+    Exempt,
+}
+
+/// What a lookup of an object also fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// Nothing: for HEAD and for writes.
+    Head,
+    /// A small body, so that [`Namespace::read`] needs no further trip: for GET.
+    Body,
+}
+
+/// A container and an object in it, seen at one moment.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub container: Container,
+    /// `None` if there is none of that name.
+    pub object: Option<Object>,
+}
+
 /// A PUT whose body is already stored.
 pub struct PutObject {
     pub name: String,
@@ -62,6 +88,7 @@ pub struct PutObject {
     pub metadata: Metadata,
     pub delete_at: Option<u64>,
     pub condition: Condition,
+    pub account_quota: AccountQuota,
     pub stored: Stored,
 }
 
@@ -82,6 +109,31 @@ pub struct Written {
 }
 
 impl Namespace {
+    /// The container and the newest object of that name, in one trip to the shard: the way to begin
+    /// a GET or a HEAD of an object. Rights come with the container's metadata; whoever lacks them
+    /// must not learn whether there is an object.
+    pub async fn find(
+        &self,
+        _account: &str,
+        _container: &str,
+        _name: &str,
+        _expired: Expired,
+        _fetch: Fetch,
+    ) -> Result<Found, Error> {
+        todo!()
+    }
+
+    /// Whether a body of so many bytes (`None`: not known yet) would be refused for a quota now. For
+    /// an early refusal, before the body is read; [`Namespace::put_object`] decides.
+    pub async fn admit(
+        &self,
+        _container: &Container,
+        _body_bytes: Option<u64>,
+        _account_quota: AccountQuota,
+    ) -> Result<(), Error> {
+        todo!()
+    }
+
     /// The newest object of that name.
     pub async fn object(
         &self,
