@@ -6,6 +6,7 @@
 pub mod checksum;
 pub mod env;
 mod id;
+pub mod metrics;
 mod real;
 mod time;
 

@@ -1,1 +1,23 @@
 //! One directory on one disk: identity, log, chunk store, checksums, scrub, compaction.
+//!
+//! **Invariant:** `device` never talks to the network: a directory is all that its tests need.
+//! **Invariant:** bytes whose checksum is wrong are never returned as data.
+//! **Invariant:** a sync that failed is never tried again; the device leaves service instead.
+
+mod config;
+mod device;
+mod error;
+mod health;
+mod identity;
+mod lmdb;
+mod metrics;
+mod store;
+
+pub use config::Config;
+pub use device::Device;
+pub use error::Error;
+pub use health::{Health, State};
+pub use identity::Identity;
+pub use lmdb::{Access, Lmdb, open as open_lmdb};
+pub use metrics::Metrics;
+pub use store::{CHUNK_BYTES_MAX, FRAME_BYTES, Owner, READ_BYTES_MAX, Store, Usage};

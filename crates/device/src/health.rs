@@ -1,0 +1,142 @@
+//! Whether a device may still be written to.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use base::DeviceId;
+use parking_lot::Mutex;
+use tracing::error;
+
+use crate::Error;
+
+/// The state of a device. Goes one way only, until the process starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Healthy,
+    /// The file system takes no writes (`EROFS`).
+    ReadOnly,
+    /// A sync or a write failed.
+    Failed,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::ReadOnly => "read-only",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// The health of one device, shared by its log and its store. Cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    device: DeviceId,
+    now: Arc<Mutex<Now>>,
+}
+
+struct Now {
+    state: State,
+    reason: Arc<str>,
+}
+
+impl Health {
+    pub fn new(device: DeviceId) -> Self {
+        let now = Now {
+            state: State::Healthy,
+            reason: "".into(),
+        };
+        Self {
+            device,
+            now: Arc::new(Mutex::new(now)),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.now.lock().state
+    }
+
+    /// Why the device is not healthy; empty while it is.
+    pub fn reason(&self) -> Arc<str> {
+        self.now.lock().reason.clone()
+    }
+
+    /// Takes the device out of service because `what` failed with `error`, and says so in the log
+    /// once. A later call changes nothing, unless it makes a read-only device a failed one.
+    pub fn fail(&self, what: &str, error: &io::Error) {
+        let state = match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => State::ReadOnly,
+            _ => State::Failed,
+        };
+        let mut now = self.now.lock();
+        if state <= now.state {
+            return;
+        }
+        *now = Now {
+            state,
+            reason: format!("{what}: {error}").into(),
+        };
+        error!(device = %self.device, %state, reason = %now.reason, "device out of service");
+    }
+
+    /// What a failed write means: no space is the caller's problem, anything else takes the device
+    /// out of service. Not for a failed sync, which is always final: see [`Health::fail`].
+    pub fn write_failed(&self, what: &str, error: &io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+            _ => {
+                self.fail(what, error);
+                self.check_write().expect_err("the device has just failed")
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`Error::ReadOnly`] or [`Error::Failed`] if the device is out of service.
+    pub fn check_write(&self) -> Result<(), Error> {
+        let now = self.now.lock();
+        match now.state {
+            State::Healthy => Ok(()),
+            State::ReadOnly => Err(Error::ReadOnly(now.reason.clone())),
+            State::Failed => Err(Error::Failed(now.reason.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_the_one_that_is_told() {
+        let health = Health::new(DeviceId(1));
+        health.check_write().unwrap();
+        health.fail("syncing segment 3", &io::Error::other("EIO"));
+        health.fail("syncing segment 4", &io::Error::other("EIO"));
+        assert_eq!(health.state(), State::Failed);
+        assert_eq!(&*health.reason(), "syncing segment 3: EIO");
+        assert!(matches!(health.check_write(), Err(Error::Failed(_))));
+    }
+
+    #[test]
+    fn health_never_gets_better() {
+        let read_only = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        let health = Health::new(DeviceId(1));
+        health.fail("a", &read_only);
+        assert_eq!(health.state(), State::ReadOnly);
+        health.fail("b", &io::Error::other("EIO"));
+        assert_eq!(health.state(), State::Failed);
+        health.fail("c", &read_only);
+        assert_eq!(health.state(), State::Failed);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_reason_to_leave_service() {
+        let health = Health::new(DeviceId(1));
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(matches!(health.write_failed("a", &full), Error::Full));
+        assert_eq!(health.state(), State::Healthy);
+    }
+}
