@@ -57,8 +57,9 @@ pub enum Open {
     Read,
     /// For reading and writing through the page cache; made (mode 0600) if it is missing.
     Write,
-    /// As `Write`, but writes go past the page cache (`O_DIRECT`): memory, length and offset must
-    /// be multiples of [`BLOCK_BYTES`]. Falls back to `Write` where the file system cannot.
+    /// As `Write`, but reads and writes go past the page cache (`O_DIRECT`): memory, length and
+    /// offset must be multiples of [`BLOCK_BYTES`]. Falls back to `Write` where the file system
+    /// cannot.
     Direct,
     /// As `Direct`, and a write returns when its bytes would survive a power cut (`O_DSYNC`).
     DirectDurable,
