@@ -1,1 +1,143 @@
-//! Placement of chunks on groups of devices.
+//! Placement of chunks: get them onto a group of devices, back from it, and away.
+//!
+//! A body on its way in is copied once, from what the socket gave into [`Piece`]s of the upload
+//! budget; those same pieces are hashed, checksummed and written to the device without another copy.
+//! A body on its way out is read in pieces of up to 1 MiB, one ahead of the client.
+//!
+//! **Invariant:** memory for bodies in flight is bounded by [`Config::buffer_bytes`], whatever the
+//! number of clients, their speed and the size of their objects.
+//! **Invariant:** a chunk is never changed, and never written twice under one id.
+//! **Invariant:** nobody here knows what a chunk is for; who refers to it deletes it.
+
+mod config;
+mod discard;
+mod error;
+mod metrics;
+mod pool;
+mod read;
+mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod write;
+
+pub use config::Config;
+pub use device::{CHUNK_BYTES_MAX, Owner};
+pub use error::Error;
+pub use metrics::{Buffers, Metrics};
+pub use pool::{PIECE_BYTES, Piece, Pool};
+pub use read::{Reader, Span};
+pub use storage::Storage;
+pub use write::{Chunk, Writer};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base::env::Env;
+use base::{ChunkId, DeviceId, GroupId};
+use map::Map;
+use tokio::sync::Semaphore;
+
+use crate::discard::Discards;
+
+/// The chunks of the cluster, as seen from this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Chunks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    map: Map,
+    /// Those of the map that are here; what lies on the others cannot be reached.
+    devices: BTreeMap<DeviceId, Arc<dyn Storage>>,
+    pool: Pool,
+    /// The reads' share of the buffer budget, in pieces.
+    reads: Arc<Semaphore>,
+    reads_pieces: usize,
+    discards: Discards,
+    metrics: Metrics,
+}
+
+impl Chunks {
+    /// Chunks on the `devices` of `map`.
+    pub fn new(env: Env, map: Map, devices: Vec<Arc<dyn Storage>>, config: &Config) -> Self {
+        let pieces = config.pieces();
+        let devices = devices.into_iter().map(|device| (device.id(), device));
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                map,
+                devices: devices.collect(),
+                pool: Pool::new(pieces.uploads),
+                reads: Arc::new(Semaphore::new(pieces.reads)),
+                reads_pieces: pieces.reads,
+                discards: Discards::default(),
+                metrics: Metrics::default(),
+            }),
+        }
+    }
+
+    pub fn map(&self) -> &Map {
+        &self.inner.map
+    }
+
+    /// Where the pieces of uploads come from.
+    pub fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// How much of the buffer budget is in use.
+    pub fn buffers(&self) -> Buffers {
+        let bytes = |pieces: usize| (pieces * PIECE_BYTES) as u64;
+        Buffers {
+            upload_bytes: bytes(self.inner.pool.pieces()),
+            upload_bytes_free: bytes(self.inner.pool.pieces_free()),
+            upload_waits: self.inner.pool.waits(),
+            read_bytes: bytes(self.inner.reads_pieces),
+            read_bytes_free: bytes(self.inner.reads.available_permits()),
+        }
+    }
+
+    /// Deletes chunks, durably; those that are gone already are skipped. Returns the groups where
+    /// that failed: their chunks may be there or not, so try again later.
+    pub async fn delete(&self, ids: &[ChunkId]) -> BTreeSet<GroupId> {
+        let mut groups: BTreeMap<GroupId, Vec<ChunkId>> = BTreeMap::new();
+        for id in ids {
+            groups.entry(id.group()).or_default().push(*id);
+        }
+        let deletions = groups.iter().map(|(group, ids)| async move {
+            match self.delete_in(*group, ids).await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::debug!(%group, %error, "chunks not deleted");
+                    Some(*group)
+                }
+            }
+        });
+        let failed = futures_util::future::join_all(deletions).await;
+        failed.into_iter().flatten().collect()
+    }
+
+    async fn delete_in(&self, group: GroupId, ids: &[ChunkId]) -> Result<(), Error> {
+        let devices = self.devices_of(group)?;
+        let deletions = devices.iter().map(|device| device.delete(ids));
+        futures_util::future::try_join_all(deletions).await?;
+        Ok(())
+    }
+
+    /// All devices of a group.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if one is not here.
+    fn devices_of(&self, group: GroupId) -> Result<Vec<&Arc<dyn Storage>>, Error> {
+        let known = self.inner.map.groups.get(&group);
+        let devices = known.ok_or_else(Error::unavailable)?.devices.iter();
+        devices
+            .map(|id| self.inner.devices.get(id).ok_or_else(Error::unavailable))
+            .collect()
+    }
+}

@@ -1,0 +1,184 @@
+//! Reading: verified pieces of up to 1 MiB, one ahead of the client.
+//!
+//! What is being read, and what was read and waits for the client to take it, counts against the
+//! reads' share of the buffer budget. The less of it is free, the smaller the pieces: so a hundred
+//! slow clients hold one frame each, and a single fast one gets its megabytes.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use base::ChunkId;
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use crate::error::joined;
+use crate::pool::WAIT_MAX;
+use crate::{Chunks, Error, PIECE_BYTES};
+
+/// The most that one read takes of the budget: 1 MiB.
+const READ_PIECES_MAX: usize = 8;
+const _: () = assert!(READ_PIECES_MAX * PIECE_BYTES == device::READ_BYTES_MAX);
+
+/// A read takes at most this part of the free budget.
+const FREE_PART: usize = 16;
+
+/// A part of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub chunk: ChunkId,
+    /// Not empty, and inside the chunk.
+    pub range: Range<u32>,
+}
+
+impl Span {
+    /// Takes off at most `pieces` frames from the front, ending at a frame's border.
+    fn take_front(&mut self, pieces: usize) -> Span {
+        const FRAME: u32 = 128 * 1024;
+        const _: () = assert!(FRAME as usize == PIECE_BYTES);
+        let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+        let border = (self.range.start / FRAME).saturating_add(pieces);
+        let end = self.range.end.min(border.saturating_mul(FRAME));
+        let range = self.range.start..end;
+        self.range.start = end;
+        Span {
+            chunk: self.chunk,
+            range,
+        }
+    }
+}
+
+/// A body on its way out.
+pub struct Reader {
+    chunks: Chunks,
+    spans: VecDeque<Span>,
+    ahead: Option<JoinHandle<Result<Bytes, Error>>>,
+}
+
+impl Chunks {
+    pub fn reader(&self) -> Reader {
+        Reader {
+            chunks: self.clone(),
+            spans: VecDeque::new(),
+            ahead: None,
+        }
+    }
+
+    /// Reads from the first of the group's devices that has a good copy.
+    async fn read(&self, span: &Span) -> Result<Bytes, Error> {
+        let mut last = None;
+        for device in self.devices_of(span.chunk.group())? {
+            match device.read(span.chunk, span.range.clone()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => {
+                    tracing::warn!(chunk = %span.chunk, device = %device.id(), %error, "bad copy");
+                    last = Some(Error::from(error));
+                }
+            }
+        }
+        let error = last.unwrap_or_else(Error::unavailable);
+        Err(match error {
+            Error::Damaged(what) => Error::Damaged(format!("chunk {}: {what}", span.chunk)),
+            other => other,
+        })
+    }
+
+    /// How many pieces a read should take now.
+    fn read_pieces(&self) -> usize {
+        (self.inner.reads.available_permits() / FREE_PART).clamp(1, READ_PIECES_MAX)
+    }
+
+    async fn read_permit(&self, pieces: u32) -> Result<OwnedSemaphorePermit, Error> {
+        let reads = self.inner.reads.clone();
+        let _waiting = self.inner.metrics.read_waits.enter();
+        let permit = tokio::time::timeout(WAIT_MAX, reads.acquire_many_owned(pieces)).await;
+        Ok(permit
+            .map_err(|_| Error::unavailable())?
+            .expect("the semaphore is never closed"))
+    }
+}
+
+impl Reader {
+    /// Appends to what is to be read.
+    pub fn push(&mut self, span: Span) {
+        self.spans.push_back(span);
+    }
+
+    /// Whether nothing is left to begin: time to push more.
+    pub fn is_short(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The next piece; `None` when all that was pushed has been read. After an error nothing more
+    /// can be told about the body.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        let read = match self.ahead.take() {
+            Some(ahead) => joined(ahead.await),
+            None => {
+                let span = self.take_front()?;
+                self.read_now(span).await
+            }
+        };
+        if read.is_ok() {
+            self.read_ahead();
+        }
+        Some(read)
+    }
+
+    fn take_front(&mut self) -> Option<Span> {
+        let first = self.spans.front_mut()?;
+        let span = first.take_front(self.chunks.read_pieces());
+        if first.range.is_empty() {
+            self.spans.pop_front();
+        }
+        Some(span)
+    }
+
+    async fn read_now(&self, span: Span) -> Result<Bytes, Error> {
+        let permit = self.chunks.read_permit(pieces(&span)).await?;
+        Ok(budgeted(self.chunks.read(&span).await?, permit))
+    }
+
+    /// Begins to read what comes next, if the budget allows that at once.
+    fn read_ahead(&mut self) {
+        let Some(span) = self.take_front() else {
+            return;
+        };
+        let reads: Arc<_> = self.chunks.inner.reads.clone();
+        let Ok(permit) = reads.try_acquire_many_owned(pieces(&span)) else {
+            self.spans.push_front(span);
+            return;
+        };
+        let chunks = self.chunks.clone();
+        self.ahead = Some(tokio::spawn(async move {
+            Ok(budgeted(chunks.read(&span).await?, permit))
+        }));
+    }
+}
+
+/// How many frames a device reads to answer.
+fn pieces(span: &Span) -> u32 {
+    let frame = u32::try_from(PIECE_BYTES).expect("128 KiB fits");
+    span.range.end.div_ceil(frame) - span.range.start / frame
+}
+
+/// Bytes that give their share of the budget back when they are dropped.
+fn budgeted(bytes: Bytes, permit: OwnedSemaphorePermit) -> Bytes {
+    struct Budgeted {
+        bytes: Bytes,
+        _permit: OwnedSemaphorePermit,
+    }
+    impl AsRef<[u8]> for Budgeted {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    Bytes::from_owner(Budgeted {
+        bytes,
+        _permit: permit,
+    })
+}
+
+#[cfg(test)]
+mod tests;

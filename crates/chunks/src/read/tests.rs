@@ -1,0 +1,126 @@
+use base::env::Env;
+use base::{ContainerId, DeviceId, GroupId, Timestamp};
+use map::Map;
+
+use super::*;
+use crate::testing::MemoryDevice;
+use crate::{Config, Owner};
+
+const FRAME: u32 = 128 * 1024;
+
+fn body(len: usize) -> Bytes {
+    (0..len).map(|at| (at / 1000) as u8).collect()
+}
+
+struct Fixture {
+    chunks: Chunks,
+    device: Arc<MemoryDevice>,
+    chunk: ChunkId,
+    body: Bytes,
+}
+
+impl Fixture {
+    fn new(len: usize) -> Self {
+        let device = Arc::new(MemoryDevice::new(DeviceId(1)));
+        let map = Map::default().with_devices([DeviceId(1)]);
+        let chunks = Chunks::new(
+            Env::real(),
+            map,
+            vec![device.clone()],
+            &Config { buffer_bytes: 0 },
+        );
+        let chunk = ChunkId::new(GroupId(0), 1, 1);
+        let owner = Owner {
+            account: "a".into(),
+            container: "c".into(),
+            container_id: ContainerId(1),
+            object: "o".into(),
+            version: Timestamp::from_secs(1),
+        };
+        device.set(chunk, Some((owner, body(len))));
+        let body = body(len);
+        Self {
+            chunks,
+            device,
+            chunk,
+            body,
+        }
+    }
+
+    fn reader(&self, ranges: &[Range<u32>]) -> Reader {
+        let mut reader = self.chunks.reader();
+        for range in ranges {
+            let (chunk, range) = (self.chunk, range.clone());
+            reader.push(Span { chunk, range });
+        }
+        reader
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_is_what_was_asked_for() {
+    let fixture = Fixture::new(4 << 20);
+    for ranges in [
+        vec![0..4 << 20],
+        vec![5..6],
+        vec![FRAME - 1..FRAME + 1],
+        vec![100..3 << 20, 0..FRAME, 7..8],
+    ] {
+        let mut reader = fixture.reader(&ranges);
+        let mut got = Vec::new();
+        while let Some(piece) = reader.next().await {
+            let piece = piece.unwrap();
+            assert!(!piece.is_empty() && piece.len() <= device::READ_BYTES_MAX);
+            got.extend_from_slice(&piece);
+        }
+        let all = ranges
+            .iter()
+            .map(|range| range.start as usize..range.end as usize);
+        let expected: Vec<&[u8]> = all.map(|range| &fixture.body[range]).collect();
+        assert!(got == expected.concat(), "{ranges:?}");
+    }
+    assert_eq!(fixture.chunks.buffers().read_bytes_free, 4 << 20);
+}
+
+#[tokio::test]
+async fn slow_clients_get_smaller_pieces_and_all_of_them_get_some() {
+    let fixture = Fixture::new(4 << 20);
+    let mut held = Vec::new();
+    // A quarter of 16 MiB is for reads: 32 frames.
+    for _ in 0..16 {
+        let mut reader = fixture.reader(&[0..4 << 20]);
+        let piece = reader.next().await.unwrap().unwrap();
+        assert!(piece.len() <= 2 * FRAME as usize);
+        held.push((piece, reader));
+    }
+    assert_eq!(fixture.chunks.buffers().read_bytes_free, 0);
+    drop(held);
+    tokio::task::yield_now().await;
+    assert_eq!(fixture.chunks.buffers().read_bytes_free, 4 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_budget_has_an_end() {
+    let fixture = Fixture::new(4 << 20);
+    let held = fixture.chunks.read_permit(32).await.unwrap();
+    let mut reader = fixture.reader(&[0..1]);
+    let refused = reader.next().await.unwrap();
+    assert!(matches!(refused, Err(Error::Unavailable { .. })));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_bad_copy_is_an_error_and_never_data() {
+    let fixture = Fixture::new(100);
+    let damaged = device::Error::Damaged("frame 0: wrong checksum".into());
+    fixture.device.fail_reads(Some(damaged));
+    let read = fixture.reader(&[0..100]).next().await.unwrap();
+    let chunk = fixture.chunk;
+    let told = format!("chunk {chunk}: frame 0: wrong checksum");
+    assert_eq!(read, Err(Error::Damaged(told)));
+
+    fixture.device.fail_reads(None);
+    fixture.device.set(fixture.chunk, None);
+    let read = fixture.reader(&[0..100]).next().await.unwrap();
+    assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
+}

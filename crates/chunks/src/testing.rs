@@ -1,0 +1,143 @@
+//! A device in memory that fails when it is told to.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use base::{ChunkId, DeviceId};
+use bytes::Bytes;
+use device::{Error, Owner};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::Storage;
+
+/// Keeps chunks in a map. Every operation may be told to fail, and the space to end.
+pub struct MemoryDevice {
+    id: DeviceId,
+    state: Mutex<State>,
+}
+
+struct State {
+    chunks: BTreeMap<ChunkId, (Owner, Bytes)>,
+    free_bytes: Option<u64>,
+    write_error: Option<Error>,
+    read_error: Option<Error>,
+    delete_error: Option<Error>,
+}
+
+impl MemoryDevice {
+    pub fn new(id: DeviceId) -> Self {
+        Self {
+            id,
+            state: Mutex::new(State {
+                chunks: BTreeMap::new(),
+                free_bytes: Some(1 << 40),
+                write_error: None,
+                read_error: None,
+                delete_error: None,
+            }),
+        }
+    }
+
+    /// What it says of its space from now on; `None`: out of service.
+    pub fn set_free_bytes(&self, free_bytes: Option<u64>) {
+        self.state.lock().free_bytes = free_bytes;
+    }
+
+    /// Writes fail with this from now on.
+    pub fn fail_writes(&self, error: Option<Error>) {
+        self.state.lock().write_error = error;
+    }
+
+    /// Reads fail with this from now on.
+    pub fn fail_reads(&self, error: Option<Error>) {
+        self.state.lock().read_error = error;
+    }
+
+    /// Deletes fail with this from now on.
+    pub fn fail_deletes(&self, error: Option<Error>) {
+        self.state.lock().delete_error = error;
+    }
+
+    /// All chunks with their owners and lengths.
+    pub fn chunks(&self) -> Vec<(ChunkId, Owner, u32)> {
+        let state = self.state.lock();
+        let chunks = state.chunks.iter();
+        chunks
+            .map(|(id, (owner, bytes))| {
+                let bytes = u32::try_from(bytes.len()).expect("a chunk is at most 4 MiB");
+                (*id, owner.clone(), bytes)
+            })
+            .collect()
+    }
+
+    /// Puts a chunk there that nobody wrote, or takes one away behind everybody's back.
+    pub fn set(&self, id: ChunkId, chunk: Option<(Owner, Bytes)>) {
+        let mut state = self.state.lock();
+        match chunk {
+            Some(chunk) => state.chunks.insert(id, chunk),
+            None => state.chunks.remove(&id),
+        };
+    }
+}
+
+fn outcome(error: &Option<Error>) -> Result<(), Error> {
+    match error {
+        Some(error) => Err(error.clone()),
+        None => Ok(()),
+    }
+}
+
+impl Storage for MemoryDevice {
+    fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.state.lock().free_bytes
+    }
+
+    fn write<'a>(
+        &'a self,
+        id: ChunkId,
+        owner: &'a Owner,
+        payload: &'a [Bytes],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            tokio::task::yield_now().await;
+            let mut state = self.state.lock();
+            outcome(&state.write_error)?;
+            let before = state
+                .chunks
+                .insert(id, (owner.clone(), payload.concat().into()));
+            assert!(before.is_none(), "chunk {id} is written twice");
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, Error>> {
+        async move {
+            tokio::task::yield_now().await;
+            let state = self.state.lock();
+            outcome(&state.read_error)?;
+            let (_, bytes) = state.chunks.get(&id).ok_or(Error::NotFound)?;
+            Ok(bytes.slice(range.start as usize..range.end as usize))
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            tokio::task::yield_now().await;
+            let mut state = self.state.lock();
+            outcome(&state.delete_error)?;
+            for id in ids {
+                state.chunks.remove(id);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}

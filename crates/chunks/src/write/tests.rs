@@ -1,0 +1,170 @@
+use std::sync::Arc;
+
+use base::env::Env;
+use base::{ContainerId, DeviceId, Timestamp};
+
+use super::*;
+use crate::testing::MemoryDevice;
+use crate::{Config, PIECE_BYTES, Storage};
+
+struct Fixture {
+    chunks: Chunks,
+    devices: Vec<Arc<MemoryDevice>>,
+}
+
+impl Fixture {
+    fn new(devices: u128) -> Self {
+        let devices: Vec<_> = (1..=devices)
+            .map(|id| Arc::new(MemoryDevice::new(DeviceId(id))))
+            .collect();
+        let map = Map::default().with_devices(devices.iter().map(|device| device.id()));
+        let storages = devices
+            .iter()
+            .map(|device| device.clone() as Arc<dyn Storage>);
+        let chunks = Chunks::new(Env::real(), map, storages.collect(), &Config::default());
+        Self { chunks, devices }
+    }
+
+    fn writer(&self) -> Writer {
+        self.chunks.writer(Owner {
+            account: "a".into(),
+            container: "c".into(),
+            container_id: ContainerId(1),
+            object: "o".into(),
+            version: Timestamp::from_secs(1),
+        })
+    }
+
+    fn stored(&self) -> usize {
+        self.devices
+            .iter()
+            .map(|device| device.chunks().len())
+            .sum()
+    }
+}
+
+fn piece(byte: u8, len: usize) -> Bytes {
+    vec![byte; len].into()
+}
+
+#[tokio::test]
+async fn a_body_becomes_chunks_of_four_mebibytes() {
+    let fixture = Fixture::new(2);
+    let mut writer = fixture.writer();
+    for _ in 0..65 {
+        writer.push(piece(1, PIECE_BYTES)).await.unwrap();
+    }
+    writer.push(piece(2, 7)).await.unwrap();
+    let chunks = writer.finish().await.unwrap();
+    let bytes: Vec<u32> = chunks.iter().map(|chunk| chunk.bytes).collect();
+    assert_eq!(bytes, [4 << 20, 4 << 20, (128 << 10) + 7]);
+    assert_eq!(fixture.stored(), 3);
+}
+
+#[tokio::test]
+async fn a_cut_gives_the_memory_back() {
+    let fixture = Fixture::new(1);
+    let mut writer = fixture.writer();
+    let mut pieces = Vec::new();
+    while let Some(mut piece) = fixture.chunks.pool().try_take() {
+        piece.fill(&[7; PIECE_BYTES]);
+        pieces.push(piece);
+    }
+    writer.push(pieces.pop().unwrap().freeze()).await.unwrap();
+    assert!(fixture.chunks.pool().try_take().is_none());
+    writer.cut().await.unwrap();
+    fixture.chunks.pool().take().await.unwrap();
+    let chunks = writer.finish().await.unwrap();
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(fixture.chunks.metrics().chunks_cut_short.get(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_write_goes_to_another_group() {
+    let fixture = Fixture::new(2);
+    fixture.devices[0].fail_writes(Some(device::Error::Failed("EIO".into())));
+    for _ in 0..20 {
+        let mut writer = fixture.writer();
+        writer.push(piece(1, 100)).await.unwrap();
+        writer.finish().await.unwrap();
+    }
+    assert_eq!(fixture.devices[1].chunks().len(), 20);
+}
+
+#[tokio::test]
+async fn errors_say_what_to_do() {
+    let failed = || Some(device::Error::Failed("EIO".into()));
+    let full = || Some(device::Error::Full);
+    let unavailable = Error::unavailable();
+    // The writes' errors and the free space of two devices; what the client hears.
+    let cases = [
+        ([full(), full()], [Some(9), Some(9)], Error::OutOfSpace),
+        ([None, None], [Some(0), Some(0)], Error::OutOfSpace),
+        ([None, None], [Some(0), None], Error::OutOfSpace),
+        ([None, None], [None, None], unavailable),
+        ([failed(), full()], [Some(9), Some(9)], Error::OutOfSpace),
+    ];
+    for (errors, free_bytes, expected) in cases {
+        let fixture = Fixture::new(2);
+        for (at, device) in fixture.devices.iter().enumerate() {
+            device.fail_writes(errors[at].clone());
+            device.set_free_bytes(free_bytes[at]);
+        }
+        let mut writer = fixture.writer();
+        writer.push(piece(1, 100)).await.unwrap();
+        assert_eq!(writer.finish().await, Err(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_writer_leaves_nothing() {
+    let fixture = Fixture::new(2);
+    for pieces in [1, 31, 32, 64, 97, 129] {
+        let mut writer = fixture.writer();
+        for _ in 0..pieces {
+            writer.push(piece(1, PIECE_BYTES)).await.unwrap();
+        }
+        drop(writer);
+        fixture.chunks.settle().await;
+        assert_eq!(fixture.stored(), 0, "{pieces} pieces");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_discarded_is_counted() {
+    let fixture = Fixture::new(1);
+    fixture.devices[0].fail_deletes(Some(device::Error::Failed("EIO".into())));
+    let mut writer = fixture.writer();
+    for _ in 0..32 {
+        writer.push(piece(1, PIECE_BYTES)).await.unwrap();
+    }
+    drop(writer);
+    fixture.chunks.settle().await;
+    let metrics = fixture.chunks.metrics();
+    assert_eq!(
+        (metrics.discards_left.get(), metrics.discards_queued.get()),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn deletes_tell_which_groups_failed() {
+    let fixture = Fixture::new(2);
+    let mut ids = Vec::new();
+    while fixture
+        .devices
+        .iter()
+        .any(|device| device.chunks().is_empty())
+    {
+        let mut writer = fixture.writer();
+        writer.push(piece(1, 10)).await.unwrap();
+        ids.push(writer.finish().await.unwrap()[0].id);
+    }
+    fixture.devices[1].fail_deletes(Some(device::Error::Failed("EIO".into())));
+    let failed = fixture.chunks.delete(&ids).await;
+    assert_eq!(failed.into_iter().collect::<Vec<_>>(), [GroupId(1)]);
+    assert_eq!(fixture.devices[0].chunks().len(), 0);
+    let unknown = ChunkId::new(GroupId(99), 0, 0);
+    let failed = fixture.chunks.delete(&[unknown]).await;
+    assert!(failed.contains(&GroupId(99)));
+}
