@@ -133,6 +133,19 @@ impl HistogramSnapshot {
     }
 }
 
+/// The labels of a number: names and values. What a user chose is never one, so that their number
+/// stays bounded and no secret gets there.
+pub type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// Receives the numbers of a layer, to render them. Names are complete, with the unit last
+/// (`martlet_device_free_bytes`); a name may come again with other labels, then with the same kind
+/// and the same help.
+pub trait Report {
+    fn counter(&mut self, name: &str, help: &str, labels: Labels<'_>, value: u64);
+    fn gauge(&mut self, name: &str, help: &str, labels: Labels<'_>, value: i64);
+    fn histogram(&mut self, name: &str, help: &str, labels: Labels<'_>, value: &Histogram);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
