@@ -1,0 +1,193 @@
+//! Bodies on their way out.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream;
+use http_body::{Frame, SizeHint};
+use namespace::BodyReader;
+
+use crate::connection::Ticket;
+
+/// The body of an answer.
+pub enum Body {
+    Empty,
+    Bytes(Bytes),
+    /// Pieces that come one by one; see [`Body::stream`].
+    Stream(Streamed),
+}
+
+/// Why a body broke off. The connection is closed without the end of the answer, so that the
+/// client cannot take what it got for all.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("reading the body: {0}")]
+    Read(#[from] namespace::Error),
+    /// A part of a large object is missing or has changed since the answer began.
+    #[error("{0}")]
+    Part(String),
+    /// The source ended before the announced length.
+    #[error("the body ended {0} bytes early")]
+    Short(u64),
+}
+
+/// See [`Body::stream`].
+pub struct Streamed {
+    pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
+    /// `None`: unknown, so the answer is chunked.
+    remaining: Option<u64>,
+    /// Nothing follows: the source has failed.
+    ended: bool,
+}
+
+impl Body {
+    /// Pieces that come one by one, `length` bytes in all if that is known.
+    pub fn stream(
+        length: Option<u64>,
+        pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static,
+    ) -> Self {
+        Self::Stream(Streamed {
+            pieces: Box::pin(pieces),
+            remaining: length,
+            ended: false,
+        })
+    }
+
+    /// What a reader gives, `length` bytes in all.
+    pub fn read(length: u64, reader: BodyReader) -> Self {
+        match reader.inline() {
+            Some(bytes) if bytes.len() as u64 == length => Self::Bytes(bytes),
+            _ => Self::stream(Some(length), pieces(reader)),
+        }
+    }
+
+    /// Whether nothing is left to send, as far as that is known.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Stream(streamed) => streamed.remaining == Some(0),
+        }
+    }
+}
+
+/// The pieces of a reader as a stream.
+pub fn pieces(reader: BodyReader) -> impl Stream<Item = Result<Bytes, Broken>> + Send {
+    stream::unfold(reader, |mut reader| async {
+        let piece = reader.next().await?;
+        Some((piece.map_err(Broken::from), reader))
+    })
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Self::Bytes(text.into())
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Self::Bytes(Bytes::from_static(text.as_bytes()))
+    }
+}
+
+impl Streamed {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if self.ended || self.remaining == Some(0) {
+            return Poll::Ready(None);
+        }
+        let piece = std::task::ready!(self.pieces.as_mut().poll_next(cx));
+        Poll::Ready(match (piece, self.remaining) {
+            (Some(Ok(piece)), Some(remaining)) => {
+                let length = piece.len() as u64;
+                assert!(length <= remaining, "a body never exceeds its length");
+                self.remaining = Some(remaining - length);
+                Some(Ok(piece))
+            }
+            (None, Some(remaining)) => {
+                self.ended = true;
+                Some(Err(Broken::Short(remaining)))
+            }
+            (Some(Err(broken)), _) => {
+                self.ended = true;
+                Some(Err(broken))
+            }
+            (other, None) => other,
+        })
+    }
+}
+
+/// A body with the ticket of its request: it says what was sent, and when it is over.
+pub(crate) struct Tracked {
+    body: Body,
+    ticket: Ticket,
+}
+
+impl Tracked {
+    pub(crate) fn new(body: Body, ticket: Ticket) -> Self {
+        Self { body, ticket }
+    }
+
+    fn sent(&self, piece: Bytes) -> Frame<Bytes> {
+        self.ticket.sent(piece.len() as u64);
+        Frame::data(piece)
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let piece = match &mut self.body {
+            Body::Empty => None,
+            Body::Bytes(bytes) if bytes.is_empty() => None,
+            Body::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
+            Body::Stream(streamed) => std::task::ready!(streamed.poll_piece(cx)),
+        };
+        Poll::Ready(match piece {
+            Some(Ok(piece)) => Some(Ok(self.sent(piece))),
+            Some(Err(broken)) => {
+                self.ticket.broke(&broken);
+                Some(Err(broken))
+            }
+            None => {
+                self.body = Body::Empty;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Stream(streamed) => streamed
+                .remaining
+                .map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if self.body.is_empty() {
+            self.ticket.complete();
+        }
+    }
+}

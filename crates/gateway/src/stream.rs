@@ -1,0 +1,202 @@
+//! A connection's bytes, with the deadlines that HTTP itself does not see.
+//!
+//! hyper's own `header_read_timeout` is not used: it counts the pause between requests as reading
+//! the head, and makes a timer for each request. Here the alarm of a connection is set once and put
+//! off only when it rings.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::pace::{Alarm, Pace};
+use crate::register::{Slot, State};
+
+/// How long, and how much, we listen to a client that sends what nobody will read. To close at once
+/// would make the kernel reset the connection, and the client might lose our answer.
+const LINGER_MAX: Duration = Duration::from_secs(5);
+const LINGER_BYTES_MAX: u64 = 64 << 20;
+
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    slot: Arc<Slot>,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    /// Since when we wait for a request, or for the rest of its head.
+    waiting: Option<(Waiting, Instant)>,
+    read_alarm: Alarm,
+    write_pace: Pace,
+    write_alarm: Alarm,
+    lingering: Option<Lingering>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    ForRequest,
+    ForHead,
+}
+
+struct Lingering {
+    until: Instant,
+    bytes: u64,
+}
+
+impl Stream {
+    pub(crate) fn new(tcp: TcpStream, slot: Arc<Slot>, config: &Config) -> Self {
+        Self {
+            tcp,
+            slot,
+            head_timeout: config.head_timeout(),
+            idle_timeout: config.idle_timeout(),
+            waiting: None,
+            read_alarm: Alarm::default(),
+            write_pace: Pace::new(config.body_timeout(), config.body_bytes_min()),
+            write_alarm: Alarm::default(),
+            lingering: None,
+        }
+    }
+
+    /// Bytes came: the first ones after a pause begin a head.
+    fn read_some(&mut self) {
+        if self.slot.state().is_none() {
+            self.slot.enter(State::ReadingHead);
+            self.waiting = Some((Waiting::ForHead, Instant::now()));
+        }
+    }
+
+    /// No bytes came. While a request is handled its body has its own deadline.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (waiting, timeout) = match self.slot.state() {
+            None => (Waiting::ForRequest, self.idle_timeout),
+            Some(State::ReadingHead) => (Waiting::ForHead, self.head_timeout),
+            Some(_) => {
+                self.waiting = None;
+                return Poll::Pending;
+            }
+        };
+        let since = match self.waiting {
+            Some((known, since)) if known == waiting => since,
+            _ => Instant::now(),
+        };
+        self.waiting = Some((waiting, since));
+        ready!(self.read_alarm.poll(cx, since + timeout));
+        Poll::Ready(match waiting {
+            // As if the client had closed: nothing is owed to it.
+            Waiting::ForRequest => Ok(()),
+            Waiting::ForHead => Err(io::ErrorKind::TimedOut.into()),
+        })
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let due = self.write_pace.wait(Instant::now());
+            let now = ready!(self.write_alarm.poll(cx, due));
+            if self.write_pace.is_too_slow(now) {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    fn poll_written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                self.write_pace.moved(Instant::now(), bytes as u64);
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_stalled(cx).map(Err),
+        }
+    }
+
+    /// Reads and forgets until the client closes or a bound is reached.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lingering = self.lingering.get_or_insert_with(|| Lingering {
+            until: Instant::now() + LINGER_MAX,
+            bytes: 0,
+        });
+        let mut space = [std::mem::MaybeUninit::uninit(); 16 << 10];
+        while lingering.bytes < LINGER_BYTES_MAX {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut self.tcp).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    lingering.bytes += buffer.filled().len() as u64;
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.read_alarm.poll(cx, lingering.until).map(|_| ()),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn must_linger(&self) -> bool {
+        // In the middle of a head, what hyper could not parse.
+        self.slot.linger.load(Relaxed) || self.slot.state() == Some(State::ReadingHead)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.tcp).poll_read(cx, buffer) {
+            Poll::Pending => self.poll_wait(cx),
+            Poll::Ready(Ok(())) => {
+                if buffer.filled().len() > before {
+                    self.read_some();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.poll_written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces);
+        self.poll_written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;
+        if self.must_linger() {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
