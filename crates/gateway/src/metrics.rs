@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::metrics::{Counter, Durations, Gauge, Report};
+use base::metrics::{Counter, Gauge, Histogram, Report};
 use http::{Method, StatusCode};
 
 /// The methods that are counted apart; all others are `OTHER`.
@@ -25,7 +25,7 @@ pub(crate) struct Numbers {
 
 struct OfMethod {
     statuses: Box<[Counter]>,
-    durations: Durations,
+    durations: Histogram,
 }
 
 impl Default for Numbers {
@@ -39,7 +39,7 @@ impl Default for Numbers {
             sent_bytes: Counter::new(),
             methods: std::array::from_fn(|_| OfMethod {
                 statuses: (0..STATUSES).map(|_| Counter::new()).collect(),
-                durations: Durations::new(),
+                durations: Histogram::new(),
             }),
         }
     }
@@ -60,7 +60,7 @@ impl Numbers {
         for (name, numbers) in METHODS.iter().zip(&self.methods) {
             let mut seen = false;
             for (status, counter) in (100_u16..).zip(&numbers.statuses) {
-                let value = counter.value();
+                let value = counter.get();
                 if value > 0 {
                     seen = true;
                     let labels = [("method", *name), ("status", &status.to_string())];
@@ -71,41 +71,31 @@ impl Numbers {
             if seen {
                 let help = "Time from the end of a request's head to the end of its answer.";
                 let labels = [("method", *name)];
-                to.durations("martlet_request_seconds", help, &labels, &numbers.durations);
+                to.histogram("martlet_request_seconds", help, &labels, &numbers.durations);
             }
         }
     }
 
     fn report_connections(&self, to: &mut dyn Report) {
         let help = "Open connections.";
-        to.gauge("martlet_connections", help, &[], self.connections.value());
+        to.gauge("martlet_connections", help, &[], self.connections.get());
         let help = "Connections refused because there were too many.";
-        let refused = self.connections_refused.value();
+        let refused = self.connections_refused.get();
         to.counter("martlet_connections_refused_total", help, &[], refused);
         let help = "Requests being handled.";
         to.gauge(
             "martlet_requests_in_flight",
             help,
             &[],
-            self.in_flight.value(),
+            self.in_flight.get(),
         );
         let help = "Answers broken off because their body could not be read.";
-        to.counter(
-            "martlet_answers_broken_total",
-            help,
-            &[],
-            self.broken.value(),
-        );
+        to.counter("martlet_answers_broken_total", help, &[], self.broken.get());
         let help = "Bytes of request bodies received.";
-        let received = self.received_bytes.value();
+        let received = self.received_bytes.get();
         to.counter("martlet_received_bytes_total", help, &[], received);
         let help = "Bytes of answers' bodies sent.";
-        to.counter(
-            "martlet_sent_bytes_total",
-            help,
-            &[],
-            self.sent_bytes.value(),
-        );
+        to.counter("martlet_sent_bytes_total", help, &[], self.sent_bytes.get());
     }
 }
 
@@ -131,8 +121,9 @@ mod tests {
         fn gauge(&mut self, name: &str, _: &str, _: Labels<'_>, value: i64) {
             self.0.push(format!("{name} {value}"));
         }
-        fn durations(&mut self, name: &str, _: &str, labels: Labels<'_>, value: &Durations) {
-            self.0.push(format!("{name} {labels:?} {:?}", value.sum()));
+        fn histogram(&mut self, name: &str, _: &str, labels: Labels<'_>, value: &Histogram) {
+            self.0
+                .push(format!("{name} {labels:?} {:?}", value.snapshot().sum));
         }
     }
 

@@ -99,7 +99,7 @@ impl<S: Service> Server<S> {
             .await
             .is_err()
         {
-            let left = self.core.numbers.connections.value();
+            let left = self.core.numbers.connections.get();
             tracing::warn!(left, "connections cut off at shutdown");
         }
     }
