@@ -1,5 +1,7 @@
 //! Accounts.
 
+use std::sync::Arc;
+
 use base::Timestamp;
 
 use crate::{Entry, Error, ListQuery, Metadata, MetadataChange, MetadataLimits, Namespace};
@@ -31,8 +33,9 @@ pub struct ContainerEntry {
 }
 
 impl Namespace {
-    /// `Ok(None)` if nothing was ever stored in it.
-    pub async fn account(&self, _account: &str) -> Result<Option<Account>, Error> {
+    /// The account as it is now, `None` if nothing was ever stored in it. Cheap enough for every
+    /// request, so nothing is copied.
+    pub async fn account(&self, _account: &str) -> Result<Option<Arc<Account>>, Error> {
         todo!()
     }
 
