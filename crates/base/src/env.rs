@@ -55,6 +55,9 @@ pub trait Entropy: Send + Sync + 'static {
 pub enum Open {
     /// For reading through the page cache; the file must exist.
     Read,
+    /// As `Read`, but past the page cache (`O_DIRECT`): sees what is on the disk and pushes nothing
+    /// out of the cache. Memory, length and offset must be multiples of [`BLOCK_BYTES`].
+    ReadDirect,
     /// For reading and writing through the page cache; made (mode 0600) if it is missing.
     Write,
     /// As `Write`, but reads and writes go past the page cache (`O_DIRECT`): memory, length and

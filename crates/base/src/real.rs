@@ -58,15 +58,15 @@ pub(crate) struct SystemDisk;
 impl Disk for SystemDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let base = match how {
-            Open::Read => OFlags::RDONLY,
+            Open::Read | Open::ReadDirect => OFlags::RDONLY,
             Open::Write | Open::Direct | Open::DirectDurable => OFlags::RDWR | OFlags::CREATE,
         };
         let durable = match how {
             Open::DirectDurable => OFlags::DSYNC,
-            Open::Read | Open::Write | Open::Direct => OFlags::empty(),
+            Open::Read | Open::ReadDirect | Open::Write | Open::Direct => OFlags::empty(),
         };
         let direct = match how {
-            Open::Direct | Open::DirectDurable => OFlags::DIRECT,
+            Open::ReadDirect | Open::Direct | Open::DirectDurable => OFlags::DIRECT,
             Open::Read | Open::Write => OFlags::empty(),
         };
         let open = |flags: OFlags| fs::open(path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);

@@ -9,7 +9,7 @@ mod device;
 mod error;
 mod health;
 mod identity;
-mod lmdb;
+pub mod lmdb;
 mod metrics;
 mod store;
 

@@ -114,6 +114,10 @@ fn bytes(disk: &dyn Disk, dir: &Path) {
     let cached = disk.open(&dir.join("g"), Open::Read).unwrap();
     assert_eq!(get(&*cached, 3, 2 * BLOCK - 1), b"ddd");
     let mut back = aligned(0);
+    let past = disk.open(&dir.join("g"), Open::ReadDirect).unwrap();
+    assert_eq!(past.read_at(&mut back.0, 2 * BLOCK).unwrap(), BLOCK_BYTES);
+    assert_eq!(back.0, block.0);
+    assert!(past.write_at(&[IoSlice::new(&block.0)], 0).is_err());
     assert_eq!(direct.read_at(&mut back.0, BLOCK).unwrap(), BLOCK_BYTES);
     assert_eq!(back.0, block.0);
 }

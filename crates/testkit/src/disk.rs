@@ -268,7 +268,7 @@ impl Disk for SimDisk {
         world.enter(Call::Open, path)?;
         let inode = match (world.names.file(path), how) {
             (Some(inode), _) => inode,
-            (None, Open::Read) => return Err(ErrorKind::NotFound.into()),
+            (None, Open::Read | Open::ReadDirect) => return Err(ErrorKind::NotFound.into()),
             (None, Open::Write | Open::Direct | Open::DirectDurable) => {
                 let inode = world.next;
                 world.names.link(path, inode)?;
@@ -363,7 +363,7 @@ impl SimFile {
             return Err(io::Error::other("the handle is from before the power cut"));
         }
         let writes = !matches!(call, Call::Read);
-        if writes && self.how == Open::Read {
+        if writes && matches!(self.how, Open::Read | Open::ReadDirect) {
             return Err(ErrorKind::PermissionDenied.into());
         }
         let entered = world.enter(call, &self.path);
@@ -408,7 +408,7 @@ impl SimFile {
         offset: u64,
     ) -> io::Result<()> {
         let aligned = |n: usize| n.is_multiple_of(BLOCK_BYTES);
-        let direct = matches!(self.how, Open::Direct | Open::DirectDurable);
+        let direct = !matches!(self.how, Open::Read | Open::Write);
         let fits = offset.is_multiple_of(BLOCK_BYTES as u64)
             && pieces.all(|(start, len)| len == 0 || aligned(start) && aligned(len));
         match direct && !fits {
