@@ -1,0 +1,115 @@
+//! The JSON of the control API, for both its ends.
+
+use namespace::Role;
+use serde::{Deserialize, Serialize};
+
+/// Why a request was refused; the body of every answer of 4xx and 5xx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub error: String,
+}
+
+/// `PUT /admin/users/ACCOUNT/USER`: adds a user or replaces one; with `If-None-Match: *` only adds.
+/// Has no `Debug`, so that the password cannot be printed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutUser {
+    pub role: Role,
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Generated if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// `PUT /admin/users/ACCOUNT/USER/password`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutPassword {
+    /// Generated if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// What both of them answer.
+#[derive(Serialize, Deserialize)]
+pub struct Generated {
+    /// The password, if it was generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// `GET /admin/users`, ordered by account and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserList {
+    pub users: Vec<UserEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UserEntry {
+    pub account: String,
+    pub name: String,
+    pub role: RoleName,
+    pub groups: Vec<String>,
+}
+
+/// A role by its name, so that a list from a newer server can still be shown.
+pub type RoleName = String;
+
+/// `GET /admin/requests`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RequestList {
+    pub requests: Vec<gateway::InFlight>,
+}
+
+/// `GET /admin/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub uptime_s: u64,
+    pub stored: Stored,
+    pub devices: Vec<Device>,
+    pub shards: u64,
+    pub garbage: Garbage,
+    pub requests_in_flight: u64,
+}
+
+/// What the clients stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    pub accounts: u64,
+    pub containers: u64,
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// One disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub id: String,
+    pub directory: String,
+    /// `healthy`, `read-only` or `failed`.
+    pub state: String,
+    /// Why it is not healthy; empty while it is.
+    pub reason: String,
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    /// Bodies are refused when less than this would be free.
+    pub reserve_bytes: u64,
+    pub chunks: u64,
+    pub live_bytes: u64,
+    /// What deleted chunks still occupy.
+    pub dead_bytes: u64,
+    /// Found since the start by reads and the scrubber.
+    pub bad_records: u64,
+    pub scrubbed_bytes: u64,
+}
+
+/// What was deleted or abandoned and still has to be removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// Manifests of deleted and overwritten objects that wait for the collector.
+    pub queued: u64,
+    /// Chunks of abandoned uploads that wait to be deleted.
+    pub discards: u64,
+}

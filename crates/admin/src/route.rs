@@ -1,0 +1,117 @@
+//! What a path and a method ask for.
+
+use http::Method;
+
+/// Something that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Health,
+    Metrics,
+    Status,
+    Requests,
+    Users,
+    User { account: String, name: String },
+    Password { account: String, name: String },
+}
+
+impl Route {
+    /// `None`: there is nothing at that path.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        let segments: Option<Vec<_>> = path
+            .strip_prefix('/')?
+            .split('/')
+            .map(gateway::percent::decode_utf8)
+            .collect();
+        let segments = segments?;
+        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        let own = |text: &str| text.to_owned();
+        match segments.as_slice() {
+            ["healthz"] => Some(Self::Health),
+            ["metrics"] => Some(Self::Metrics),
+            ["admin", "status"] => Some(Self::Status),
+            ["admin", "requests"] => Some(Self::Requests),
+            ["admin", "users"] => Some(Self::Users),
+            ["admin", "users", account, name] => Some(Self::User {
+                account: own(account),
+                name: own(name),
+            }),
+            ["admin", "users", account, name, "password"] => Some(Self::Password {
+                account: own(account),
+                name: own(name),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The methods that it answers, as `Allow` lists them.
+    pub(crate) fn allow(&self) -> &'static str {
+        match self {
+            Self::Health | Self::Metrics | Self::Status | Self::Requests | Self::Users => {
+                "GET, HEAD"
+            }
+            Self::User { .. } => "PUT, DELETE",
+            Self::Password { .. } => "PUT",
+        }
+    }
+
+    pub(crate) fn allows(&self, method: &Method) -> bool {
+        self.allow()
+            .split(", ")
+            .any(|allowed| allowed == method.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Option<&str>) {
+        let found = Route::of(path).map(|route| format!("{route:?} {}", route.allow()));
+        assert_eq!(found.as_deref(), expected, "{path}");
+    }
+
+    #[test]
+    fn every_route_has_its_methods() {
+        check("/healthz", Some("Health GET, HEAD"));
+        check("/metrics", Some("Metrics GET, HEAD"));
+        check("/admin/status", Some("Status GET, HEAD"));
+        check("/admin/requests", Some("Requests GET, HEAD"));
+        check("/admin/users", Some("Users GET, HEAD"));
+        check(
+            "/admin/users/a/b%20c",
+            Some(r#"User { account: "a", name: "b c" } PUT, DELETE"#),
+        );
+        check(
+            "/admin/users/a/b/password",
+            Some(r#"Password { account: "a", name: "b" } PUT"#),
+        );
+    }
+
+    #[test]
+    fn nothing_else_is_there() {
+        for path in [
+            "",
+            "/",
+            "*",
+            "healthz",
+            "/healthz/",
+            "/admin",
+            "/admin/",
+            "/admin/users/",
+        ] {
+            check(path, None);
+        }
+        check("/admin/users/a", None);
+        check("/admin/users/a/b/c", None);
+        check("/admin/users/%ff/b", None);
+        check("/v1/AUTH_main", None);
+    }
+
+    #[test]
+    fn methods_are_told_apart() {
+        let user = Route::of("/admin/users/a/b").unwrap();
+        assert!(user.allows(&Method::PUT) && user.allows(&Method::DELETE));
+        assert!(!user.allows(&Method::GET) && !user.allows(&Method::POST));
+    }
+}

@@ -1,0 +1,167 @@
+//! `martlet status`: what a running server holds and how it is doing, on one screen.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use admin::api::{Device, Status};
+
+use crate::cli::StatusArgs;
+use crate::client::Client;
+use crate::text::{bytes, count, duration};
+
+pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server)?;
+    if args.json {
+        let status: serde_json::Value = client.get("/admin/status")?;
+        println!("{status}");
+    } else {
+        print!("{}", screen(&client.get("/admin/status")?));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn screen(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        writeln!(text, "{line}").expect("a String takes all");
+    };
+    let stored = &status.stored;
+    line(format_args!(
+        "martlet {}, up {}",
+        status.version,
+        duration(status.uptime_s)
+    ));
+    line(format_args!(""));
+    line(format_args!(
+        "stored    {} in {} objects, {} containers, {} accounts",
+        bytes(stored.bytes),
+        count(stored.objects),
+        count(stored.containers),
+        count(stored.accounts)
+    ));
+    line(format_args!(
+        "requests  {} in flight",
+        count(status.requests_in_flight)
+    ));
+    line(format_args!("shards    {}", count(status.shards)));
+    line(format_args!(
+        "garbage   {} deleted bodies queued, {} abandoned chunks",
+        count(status.garbage.queued),
+        count(status.garbage.discards)
+    ));
+    let bad: u64 = status.devices.iter().map(|device| device.bad_records).sum();
+    match bad {
+        0 => line(format_args!("damage    none found since the start")),
+        bad => line(format_args!(
+            "damage    {} BAD RECORDS found since the start: see the log",
+            count(bad)
+        )),
+    }
+    for device in &status.devices {
+        line(format_args!(""));
+        text_of_device(device, &mut line);
+    }
+    text
+}
+
+fn text_of_device(device: &Device, line: &mut impl FnMut(std::fmt::Arguments<'_>)) {
+    let state = match device.state.as_str() {
+        "healthy" => "healthy".to_owned(),
+        other => format!("{}: {}", other.to_uppercase(), device.reason),
+    };
+    line(format_args!(
+        "device    {}  ({})",
+        device.directory, device.id
+    ));
+    line(format_args!("  state   {state}"));
+    let full = if device.free_bytes < device.reserve_bytes {
+        ", FULL: bodies are refused"
+    } else {
+        ""
+    };
+    line(format_args!(
+        "  space   {} free of {}, {} kept in reserve{full}",
+        bytes(device.free_bytes),
+        bytes(device.total_bytes),
+        bytes(device.reserve_bytes)
+    ));
+    line(format_args!(
+        "  chunks  {}: {} live, {} to be won back",
+        count(device.chunks),
+        bytes(device.live_bytes),
+        bytes(device.dead_bytes)
+    ));
+    line(format_args!(
+        "  scrub   {} read since the start",
+        bytes(device.scrubbed_bytes)
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use admin::api::{Garbage, Stored};
+
+    use super::*;
+
+    #[test]
+    fn one_screen_says_it_all() {
+        let healthy = Device {
+            id: "d1".to_owned(),
+            directory: "/disk1".to_owned(),
+            state: "healthy".to_owned(),
+            total_bytes: 100 << 30,
+            free_bytes: 40 << 30,
+            reserve_bytes: 4 << 30,
+            chunks: 1234,
+            live_bytes: 50 << 30,
+            dead_bytes: 1 << 30,
+            ..Device::default()
+        };
+        let broken = Device {
+            state: "failed".to_owned(),
+            reason: "syncing segment 3: EIO".to_owned(),
+            free_bytes: 1 << 30,
+            bad_records: 2,
+            ..healthy.clone()
+        };
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            uptime_s: 90_061,
+            stored: Stored {
+                accounts: 2,
+                containers: 3,
+                objects: 1_234_567,
+                bytes: 50 << 30,
+            },
+            devices: vec![healthy, broken],
+            shards: 16,
+            garbage: Garbage {
+                queued: 5,
+                discards: 0,
+            },
+            requests_in_flight: 7,
+        };
+        assert_eq!(
+            screen(&status),
+            "martlet 0.1.0, up 1 d 1 h\n\
+             \n\
+             stored    50.0 GiB in 1,234,567 objects, 3 containers, 2 accounts\n\
+             requests  7 in flight\n\
+             shards    16\n\
+             garbage   5 deleted bodies queued, 0 abandoned chunks\n\
+             damage    2 BAD RECORDS found since the start: see the log\n\
+             \n\
+             device    /disk1  (d1)\n  \
+               state   healthy\n  \
+               space   40.0 GiB free of 100.0 GiB, 4.0 GiB kept in reserve\n  \
+               chunks  1,234: 50.0 GiB live, 1.0 GiB to be won back\n  \
+               scrub   0 B read since the start\n\
+             \n\
+             device    /disk1  (d1)\n  \
+               state   FAILED: syncing segment 3: EIO\n  \
+               space   1.0 GiB free of 100.0 GiB, 4.0 GiB kept in reserve, FULL: bodies are refused\n  \
+               chunks  1,234: 50.0 GiB live, 1.0 GiB to be won back\n  \
+               scrub   0 B read since the start\n"
+        );
+    }
+}
