@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod identity;
 pub mod lmdb;
+mod log;
 mod metrics;
 mod store;
 
@@ -19,5 +20,6 @@ pub use error::Error;
 pub use health::{Health, State};
 pub use identity::Identity;
 pub use lmdb::{Access, Lmdb, open as open_lmdb};
+pub use log::{Kind, Log, LogConfig, LogMetrics, Purpose, Record};
 pub use metrics::Metrics;
 pub use store::{CHUNK_BYTES_MAX, FRAME_BYTES, Owner, READ_BYTES_MAX, Store, Usage};
