@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::DeviceId;
 use base::env::{Env, File, Open, Space};
 
-use crate::store::{Context, Threads};
+use crate::config::Settings;
 use crate::{Config, Error, Health, Identity, Metrics, Store};
 
 /// One directory on one disk. Cheap to clone; the directory stays locked until the last is gone.
@@ -19,11 +19,10 @@ struct Inner {
     env: Env,
     dir: PathBuf,
     identity: Identity,
-    reserve_bytes: u64,
+    settings: Settings,
     health: Health,
     metrics: Arc<Metrics>,
-    store: Store,
-    threads: Threads,
+    _lock: Arc<dyn File>,
 }
 
 impl Device {
@@ -67,29 +66,15 @@ impl Device {
             .space(dir)
             .map_err(|error| Error::io(format!("asking {} for space", dir.display()), error))?;
         let settings = config.settle(space.total_bytes)?;
-        let reserve_bytes = settings.reserve_bytes;
-        let health = Health::new(identity.device);
-        let metrics = Arc::<Metrics>::default();
-        let (store, threads) = Store::open(Context {
-            env: env.clone(),
-            device: identity.device,
-            dir: dir.to_owned(),
-            settings,
-            health: health.clone(),
-            metrics: metrics.clone(),
-            total_bytes: space.total_bytes,
-            lock,
-        })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 env,
                 dir: dir.to_owned(),
                 identity,
-                reserve_bytes,
-                health,
-                metrics,
-                store,
-                threads,
+                settings,
+                health: Health::new(identity.device),
+                metrics: Arc::default(),
+                _lock: lock,
             }),
         })
     }
@@ -127,20 +112,17 @@ impl Device {
 
     /// New chunks are refused when less than this would be left.
     pub fn reserve_bytes(&self) -> u64 {
-        self.inner.reserve_bytes
+        self.inner.settings.reserve_bytes
     }
 
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        todo!()
     }
 
-    /// Stops what runs in the background, finishes the writes that were begun, and writes the
-    /// index back so that the next start has nothing to recover. Writes after this fail with
-    /// [`Error::Closed`].
-    pub async fn close(&self) -> Result<(), Error> {
-        let inner = self.inner.clone();
-        let closed = tokio::task::spawn_blocking(move || inner.threads.close());
-        closed.await.unwrap_or(Err(Error::Closed))
+    /// Stops what runs in the background, and writes the index back so that the next start has
+    /// nothing to recover. Writes after this fail with [`Error::Closed`].
+    pub async fn close(&self) {
+        todo!()
     }
 }
 

@@ -1,10 +1,24 @@
 //! Containers.
+//!
+//! A container is named in three places: its own row, which is the truth, in the shard that account
+//! and name hash to; beside it a row that leads from its id back to its name; and a line in the list
+//! of its account, in the account's shard. The order in which they come and go is at
+//! [`Namespace::put_container`] and [`Namespace::delete_container`].
 
-use base::{ContainerId, Timestamp};
+use std::ops::ControlFlow;
+use std::time::Duration;
 
-use crate::{
-    Entry, Error, ListQuery, Metadata, MetadataChange, MetadataLimits, Namespace, ObjectEntry,
-};
+use base::{ContainerId, ShardId, Timestamp};
+use bytes::Bytes;
+use shard::{Batch, Execution, Latch, Procedure, View};
+
+use crate::key::{self, Count};
+use crate::row::{self, ContainerHead, ContainerNameRow, ContainerRow};
+use crate::{Error, Metadata, MetadataChange, MetadataLimits, Missing, Namespace, placement, scan};
+
+/// A container is made within this time after it was listed in its account, or not at all. So a line
+/// that is older and leads nowhere is a leftover and can be removed.
+const LISTED_BEFORE_MAX: Duration = Duration::from_secs(60);
 
 /// Whether a PUT made something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,44 +39,278 @@ pub struct Container {
     pub metadata: Metadata,
     pub objects: u64,
     pub bytes: u64,
+    /// The last change of its metadata: a write of an object insists that it is still so.
+    pub(crate) changed: Timestamp,
+}
+
+impl Container {
+    /// Enough of a container to remove an object from it.
+    pub(crate) fn of_id(id: ContainerId, name: ContainerNameRow) -> Self {
+        Self {
+            account: name.account,
+            name: name.name,
+            id,
+            created: Timestamp::default(),
+            modified: Timestamp::default(),
+            metadata: Metadata::new(),
+            objects: 0,
+            bytes: 0,
+            changed: Timestamp::default(),
+        }
+    }
+
+    pub(crate) fn shard(&self) -> ShardId {
+        placement::of_id(self.id)
+    }
+}
+
+/// The value of a counter that only a bug can make negative.
+pub(crate) fn count(view: &View, key: &[u8]) -> Result<u64, Error> {
+    let value = view.counter(key)?;
+    u64::try_from(value)
+        .map_err(|_| Error::Damaged(format!("counter {}: {value}", key.escape_ascii())))
+}
+
+/// The container's row.
+pub(crate) fn read_row(view: &View, key: &[u8]) -> Result<Option<ContainerRow>, Error> {
+    let bytes = view.get(key)?;
+    bytes.map(|bytes| row::decode_owned(&bytes)).transpose()
+}
+
+/// A container as the view shows it.
+pub(crate) fn read(view: &View, account: &str, name: &str) -> Result<Container, Error> {
+    let row = read_row(view, &key::container(account, name))?;
+    let ContainerRow { head, metadata } = row.ok_or(Error::NotFound(Missing::Container))?;
+    Ok(Container {
+        account: account.to_owned(),
+        name: name.to_owned(),
+        id: head.id,
+        created: head.created,
+        modified: head.modified,
+        metadata,
+        objects: count(view, &key::container_count(Count::Objects, head.id))?,
+        bytes: count(view, &key::container_count(Count::Bytes, head.id))?,
+        changed: head.changed,
+    })
+}
+
+/// What a PUT or POST does to a container that may be there.
+#[derive(Clone)]
+struct Put {
+    key: Bytes,
+    account: String,
+    name: String,
+    change: MetadataChange,
+    limits: MetadataLimits,
+    missing: IfMissing,
+}
+
+#[derive(Clone, Copy)]
+enum IfMissing {
+    Refuse,
+    /// Make it with this id; it was listed in its account at this time.
+    Make {
+        id: ContainerId,
+        listed: Timestamp,
+    },
+}
+
+impl Put {
+    fn make(&self, now: Timestamp, view: &View) -> Result<Batch, Error> {
+        let (id, listed) = match self.missing {
+            IfMissing::Refuse => return Err(Error::NotFound(Missing::Container)),
+            IfMissing::Make { id, listed } => (id, listed),
+        };
+        let back = key::container_name(id);
+        // Two ids that are the same: once in 2^48. And a maker who fell asleep must not wake up when
+        // its line in the account's list has been swept away.
+        if view.get(&back)?.is_some() || now.since(listed) > LISTED_BEFORE_MAX {
+            return Err(Error::later());
+        }
+        let metadata = self.change.merge(Metadata::new(), &self.limits)?;
+        let head = ContainerHead {
+            id,
+            created: now,
+            modified: now,
+            changed: now,
+        };
+        let mut batch = Batch::new();
+        batch.put(
+            self.key.clone(),
+            row::encode(&ContainerRow { head, metadata }),
+        );
+        let name = ContainerNameRow {
+            account: self.account.clone(),
+            name: self.name.clone(),
+        };
+        batch.put(back, row::encode(&name));
+        batch.add(key::account_total(Count::Containers, &self.account), 1);
+        Ok(batch)
+    }
+
+    fn merge(&self, now: Timestamp, row: ContainerRow) -> Result<Batch, Error> {
+        let ContainerRow { mut head, metadata } = row;
+        let merged = self.change.merge(metadata.clone(), &self.limits)?;
+        head.modified = now.max(head.modified.next());
+        if merged != metadata {
+            head.changed = head.modified;
+        }
+        let metadata = merged;
+        let mut batch = Batch::new();
+        batch.put(
+            self.key.clone(),
+            row::encode(&ContainerRow { head, metadata }),
+        );
+        Ok(batch)
+    }
+}
+
+impl Procedure for Put {
+    type Output = Created;
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(self.key.clone())]
+    }
+
+    fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, Created), Execution<Error>> {
+        Ok(match read_row(view, &self.key)? {
+            Some(row) => (self.merge(now, row)?, Created::Existed),
+            None => (self.make(now, view)?, Created::New),
+        })
+    }
+}
+
+/// Removes a container that holds nothing; gives the id that it had.
+struct Delete {
+    key: Bytes,
+    account: String,
+}
+
+impl Procedure for Delete {
+    type Output = ContainerId;
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(self.key.clone())]
+    }
+
+    fn plan(&self, _: Timestamp, view: &View) -> Result<(Batch, ContainerId), Execution<Error>> {
+        let row = read_row(view, &self.key)?.ok_or(Error::NotFound(Missing::Container))?;
+        let id = row.head.id;
+        if holds_rows(view, &key::objects(id))? {
+            return Err(Error::NotEmpty.into());
+        }
+        let mut batch = Batch::new();
+        batch.delete(self.key.clone());
+        batch.delete(key::container_name(id));
+        batch.add(key::account_total(Count::Containers, &self.account), -1);
+        Ok((batch, id))
+    }
+}
+
+/// Whether any row's key begins with `prefix`.
+pub(crate) fn holds_rows(view: &View, prefix: &[u8]) -> Result<bool, Error> {
+    let end = key::end_of(prefix).expect("tables are letters, so something follows");
+    let mut any = false;
+    scan::rows(view, prefix, &end, |_, _| {
+        any = true;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(any)
 }
 
 impl Namespace {
-    pub async fn container(&self, _account: &str, _container: &str) -> Result<Container, Error> {
-        todo!()
+    pub async fn container(&self, account: &str, container: &str) -> Result<Container, Error> {
+        let shard = self.container_shard(account, container);
+        let view = self.shard(shard).view().await?;
+        read(&view, account, container)
     }
 
     /// Makes the container (and its account) or merges metadata into the one that is there.
+    ///
+    /// A new one is (1) listed in its account under a new id, (2) made with that id, unless someone
+    /// else was quicker, and then (3) the line with the new id is taken back. A crash after (1)
+    /// leaves a line that leads to no container of that id: nobody sees it, and the sweeper removes
+    /// it. Two makers have different ids, so neither removes the other's line.
     pub async fn put_container(
         &self,
-        _account: &str,
-        _container: &str,
-        _change: MetadataChange,
-        _limits: MetadataLimits,
+        account: &str,
+        container: &str,
+        change: MetadataChange,
+        limits: MetadataLimits,
     ) -> Result<Created, Error> {
-        todo!()
+        key::check_name("container", container, key::CONTAINER_NAME_BYTES_MAX)?;
+        key::check_name("account", account, key::ACCOUNT_NAME_BYTES_MAX)?;
+        let shard = self.container_shard(account, container);
+        let mut put = Put {
+            key: key::container(account, container),
+            account: account.to_owned(),
+            name: container.to_owned(),
+            change,
+            limits,
+            missing: IfMissing::Refuse,
+        };
+        let exists = self.shard(shard).view().await?.get(&put.key)?.is_some();
+        if exists {
+            match self.execute(shard, put.clone()).await {
+                // It has just been deleted.
+                Err(Error::NotFound(Missing::Container)) => {}
+                other => return other,
+            }
+        }
+        put.change.merge(Metadata::new(), &put.limits)?;
+        let id = placement::container_id(shard, self.inner.env.entropy.u64());
+        let listed = self.list_container(account, container, id).await?;
+        put.missing = IfMissing::Make { id, listed };
+        let made = self.execute(shard, put).await;
+        match made {
+            Ok(Created::New) | Err(Error::Unknown) => {}
+            Ok(Created::Existed) | Err(_) => self.unlist_container(account, container, id).await,
+        }
+        made
     }
 
     /// Merges metadata into a container that must exist.
     pub async fn post_container(
         &self,
-        _account: &str,
-        _container: &str,
-        _change: MetadataChange,
-        _limits: MetadataLimits,
+        account: &str,
+        container: &str,
+        change: MetadataChange,
+        limits: MetadataLimits,
     ) -> Result<(), Error> {
-        todo!()
+        let put = Put {
+            key: key::container(account, container),
+            account: account.to_owned(),
+            name: container.to_owned(),
+            change,
+            limits,
+            missing: IfMissing::Refuse,
+        };
+        let shard = self.container_shard(account, container);
+        self.execute(shard, put).await?;
+        Ok(())
     }
 
-    pub async fn delete_container(&self, _account: &str, _container: &str) -> Result<(), Error> {
-        todo!()
-    }
-
-    pub async fn list_objects(
-        &self,
-        _container: &Container,
-        _query: &ListQuery,
-    ) -> Result<Vec<Entry<ObjectEntry>>, Error> {
-        todo!()
+    /// Deletes a container that holds nothing but expired objects.
+    ///
+    /// First its row goes, then its line in the account's list: the line that holds this very id, so
+    /// that a container of the same name that is being made meanwhile keeps its own. A crash in
+    /// between leaves a line that leads nowhere, as with [`Namespace::put_container`].
+    pub async fn delete_container(&self, account: &str, container: &str) -> Result<(), Error> {
+        let delete = || Delete {
+            key: key::container(account, container),
+            account: account.to_owned(),
+        };
+        let shard = self.container_shard(account, container);
+        let id = match self.execute(shard, delete()).await {
+            // Nobody sees its expired objects, so they must not be in the way.
+            Err(Error::NotEmpty) if self.expire_container(account, container).await? => {
+                self.execute(shard, delete()).await?
+            }
+            other => other?,
+        };
+        self.unlist_container(account, container, id).await;
+        Ok(())
     }
 }

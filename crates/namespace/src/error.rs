@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use shard::Execution;
+
 /// What is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     Account,
     Container,
     Object,
+    User,
 }
 
 /// Why the namespace refused. Nothing was changed, unless the variant says otherwise.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("no such {0:?}")]
     NotFound(Missing),
@@ -42,4 +45,50 @@ pub enum Error {
     /// Stored bytes fail their checksum and no good copy is left.
     #[error("damaged: {0}")]
     Damaged(String),
+}
+
+impl Error {
+    /// Something was in the way that will not be there for long.
+    pub(crate) fn later() -> Self {
+        Self::Unavailable {
+            retry_in: Duration::from_secs(1),
+        }
+    }
+}
+
+impl From<shard::Error> for Error {
+    fn from(error: shard::Error) -> Self {
+        match error {
+            shard::Error::Unavailable { retry_in } => Self::Unavailable { retry_in },
+            shard::Error::OutOfSpace => Self::OutOfSpace,
+            shard::Error::Unknown => Self::Unknown,
+            shard::Error::Damaged(what) => Self::Damaged(what),
+        }
+    }
+}
+
+impl From<Execution<Self>> for Error {
+    fn from(error: Execution<Self>) -> Self {
+        match error {
+            Execution::Refused(error) => error,
+            Execution::Shard(error) => error.into(),
+        }
+    }
+}
+
+/// So that a plan can say `?` to what it reads and decides.
+impl From<Error> for Execution<Error> {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<chunks::Error> for Error {
+    fn from(error: chunks::Error) -> Self {
+        match error {
+            chunks::Error::OutOfSpace => Self::OutOfSpace,
+            chunks::Error::Unavailable { retry_in } => Self::Unavailable { retry_in },
+            chunks::Error::Damaged(what) => Self::Damaged(what),
+        }
+    }
 }

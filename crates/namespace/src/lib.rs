@@ -1,26 +1,164 @@
 //! Accounts, containers, objects, users: what the protocols share.
+//!
+//! A container's rows (its own, its objects, their small bodies, its garbage) lie in one shard, so
+//! that a write of an object is one commit in one shard together with all counters. What an account
+//! knows of its containers is spread over the shards and summed up when it is asked for.
+//!
+//! Each change is a [`shard::Procedure`]: planned purely, under latches, against a snapshot. Where
+//! one operation needs several shards, the order of its steps is written at its function, with the
+//! reason why a crash between any two of them does no harm.
+//!
+//! **Invariant:** an object and its line in a listing are one row, so they cannot disagree.
+//! **Invariant:** every chunk on a device is referred to by an object, a pending upload or the
+//! garbage queue, or belongs to an upload of this process, or is a crash leftover that the scrubber
+//! finds by asking [`Namespace::owns`].
+//!
+//! Small PUT: one view to look the container up, one execute. GET of a small object: one view.
 
 mod account;
+mod background;
 mod body;
+mod cache;
+mod config;
 mod container;
 mod error;
+mod expiry;
+mod garbage;
+mod hash;
+mod key;
 mod listing;
+mod manifest;
+mod map_row;
 mod metadata;
+mod metrics;
 mod object;
+mod owner;
+mod pending;
+mod pin;
+mod placement;
+mod quota;
+mod reader;
+mod row;
+mod scan;
+mod sweep;
+#[cfg(test)]
+mod tests;
 mod users;
+mod write;
 
 pub use account::{Account, ContainerEntry, Usage};
-pub use body::{BodyReader, Stored, Upload};
+pub use background::Background;
+pub use body::{Stored, Upload};
+pub use config::Config;
 pub use container::{Container, Created};
 pub use error::{Error, Missing};
+pub use key::{ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, OBJECT_NAME_BYTES_MAX};
 pub use listing::{Entry, ListQuery, Subdirs};
 pub use metadata::{Metadata, MetadataChange, MetadataLimits};
+pub use metrics::{Backlog, Metrics};
 pub use object::{
     AccountQuota, Condition, Expired, Fetch, Found, Object, ObjectEntry, PostObject, PutObject,
     Written,
 };
+pub use owner::Owns;
+pub use reader::BodyReader;
 pub use users::{Role, User, Users};
+
+use std::sync::Arc;
+
+use base::ShardId;
+use base::env::Env;
+use chunks::{Chunks, Storage};
+use shard::{Procedure, Shard, Shards};
+
+use crate::body::Uploads;
+use crate::cache::Cache;
+use crate::pin::Pins;
 
 /// The namespace of the cluster. Cheap to clone.
 #[derive(Clone)]
-pub struct Namespace {}
+pub struct Namespace {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    shards: Arc<Shards>,
+    chunks: Chunks,
+    config: Config,
+    users: Users,
+    accounts: Cache<Option<Arc<Account>>>,
+    uploads: Uploads,
+    pins: Pins,
+    metrics: Metrics,
+}
+
+impl Namespace {
+    /// Opens the namespace on these shards and devices. A device that the map does not know yet is
+    /// added to it. Nothing runs in the background before [`Namespace::start`].
+    pub async fn open(
+        env: Env,
+        shards: Arc<Shards>,
+        devices: Vec<Arc<dyn Storage>>,
+        config: Config,
+    ) -> Result<Self, Error> {
+        let ids = devices.iter().map(|device| device.id()).collect();
+        let map = map_row::join(&shards, ids).await?;
+        let chunks = Chunks::new(env.clone(), map, devices, &config.chunks);
+        let inner = Inner {
+            users: Users::new(env.clone(), shards.clone()),
+            accounts: Cache::default(),
+            uploads: Uploads::default(),
+            pins: Pins::default(),
+            metrics: Metrics::default(),
+            env,
+            shards,
+            chunks,
+            config,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    pub fn users(&self) -> &Users {
+        &self.inner.users
+    }
+
+    pub fn chunks(&self) -> &Chunks {
+        &self.inner.chunks
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    fn shard(&self, id: ShardId) -> &Shard {
+        self.inner.shards.get(id)
+    }
+
+    fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.inner.shards.count()).map(ShardId)
+    }
+
+    fn account_shard_id(&self, account: &str) -> ShardId {
+        let count = self.inner.shards.count();
+        placement::of_account(account, count)
+    }
+
+    fn account_shard(&self, account: &str) -> &Shard {
+        self.shard(self.account_shard_id(account))
+    }
+
+    fn container_shard(&self, account: &str, container: &str) -> ShardId {
+        let count = self.inner.shards.count();
+        placement::of_container(account, container, count)
+    }
+
+    async fn execute<P>(&self, shard: ShardId, procedure: P) -> Result<P::Output, Error>
+    where
+        P: Procedure<Error = Error>,
+    {
+        Ok(self.shard(shard).execute(procedure).await?)
+    }
+}

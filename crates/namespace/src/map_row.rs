@@ -1,0 +1,41 @@
+//! The map, as a row of the control shard.
+
+use base::{DeviceId, ShardId, Timestamp};
+use bytes::Bytes;
+use map::Map;
+use shard::{Batch, Execution, Latch, Procedure, Shards, View};
+
+use crate::{Error, key, row};
+
+/// Adds devices to the map, if they are not in it.
+struct Join {
+    devices: Vec<DeviceId>,
+}
+
+impl Procedure for Join {
+    type Output = Map;
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(Bytes::from_static(key::MAP))]
+    }
+
+    fn plan(&self, _: Timestamp, view: &View) -> Result<(Batch, Map), Execution<Error>> {
+        let before = match view.get(key::MAP)? {
+            Some(bytes) => row::decode_owned(&bytes)?,
+            None => Map::default(),
+        };
+        let after = before.with_devices(self.devices.iter().copied());
+        let mut batch = Batch::new();
+        if after != before {
+            batch.put(key::MAP, row::encode(&after));
+        }
+        Ok((batch, after))
+    }
+}
+
+/// The map, with these devices in it.
+pub(crate) async fn join(shards: &Shards, devices: Vec<DeviceId>) -> Result<Map, Error> {
+    let control = shards.get(ShardId::CONTROL);
+    Ok(control.execute(Join { devices }).await?)
+}

@@ -1,0 +1,85 @@
+//! Answers the scrubber: does anything still refer to this chunk?
+//!
+//! A wrong "no" destroys data, so it is said only after everything that could say "yes" has been
+//! asked, in the order in which a body moves on: first the uploads of this process, then one snapshot
+//! with the objects, the pending uploads and the garbage queue. An upload that commits between the
+//! two questions has been seen by the first.
+
+use std::ops::ControlFlow;
+
+use base::ChunkId;
+use chunks::Owner;
+use shard::View;
+
+use crate::key::{self, BodyId};
+use crate::reader::each_chunk;
+use crate::row::{self, Body, GarbageRow, ObjectRead};
+use crate::{Error, Namespace, placement};
+
+/// Whether something refers to a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owns {
+    Yes,
+    /// Nothing does, and nothing ever will.
+    No,
+    /// It cannot be told now: leave the chunk alone.
+    Unknown,
+}
+
+impl Namespace {
+    /// Whether an object, a pending upload or the garbage queue refers to `chunk`, which was written
+    /// for `owner`.
+    pub async fn owns(&self, owner: &Owner, chunk: ChunkId) -> Owns {
+        let uploads = &self.inner.uploads;
+        if uploads.is_active(owner.container_id, owner.version) {
+            return Owns::Yes;
+        }
+        match self.find_owner(owner, chunk).await {
+            Ok(owns) => owns,
+            Err(error) => {
+                tracing::warn!(%chunk, %error, "whether a chunk is needed cannot be told");
+                Owns::Unknown
+            }
+        }
+    }
+
+    async fn find_owner(&self, owner: &Owner, chunk: ChunkId) -> Result<Owns, Error> {
+        let shard = placement::of_id(owner.container_id);
+        if shard.0 >= self.inner.shards.count() {
+            return Ok(Owns::Unknown);
+        }
+        let view = self.shard(shard).view().await?;
+        let id = BodyId {
+            container: owner.container_id,
+            name: owner.object.as_str().into(),
+            version: owner.version,
+        };
+        if let Some(row) = view.get(&key::object(id.container, &id.name))? {
+            let object: ObjectRead<'_> = row::decode(&row)?;
+            if object.body.version() == Some(id.version) {
+                return has_chunk(&view, &id, &object.body, chunk);
+            }
+        }
+        if let Some(row) = view.get(&id.garbage())? {
+            let garbage: GarbageRow<'_> = row::decode(&row)?;
+            return has_chunk(&view, &id, &garbage.body, chunk);
+        }
+        // It may be that another process goes on with it.
+        Ok(match view.get(&id.upload())? {
+            Some(_) => Owns::Unknown,
+            None => Owns::No,
+        })
+    }
+}
+
+fn has_chunk(view: &View, id: &BodyId<'_>, body: &Body<'_>, chunk: ChunkId) -> Result<Owns, Error> {
+    let mut owns = Owns::No;
+    each_chunk(view, id, body, |one| {
+        if one.id == chunk {
+            owns = Owns::Yes;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(owns)
+}

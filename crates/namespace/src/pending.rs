@@ -1,0 +1,162 @@
+//! Uploads whose manifests are too long for memory: their parts in the shard, and what becomes of
+//! those that nobody commits.
+//!
+//! While an upload has parts in the shard, a row says that it is pending. The commit removes the row;
+//! giving up moves the upload to the garbage queue. An upload whose process has died is given up by
+//! the reaper a day after it wrote its last part; its commit, should it come after all, fails
+//! because the row is gone.
+
+use std::time::Duration;
+
+use base::{ShardId, Timestamp};
+use shard::{Batch, Execution, Latch, Procedure, View};
+use tokio::runtime::Handle;
+
+use crate::body::Parts;
+use crate::key::{self, BodyId, table};
+use crate::row::{self, Body, PartRow, Raw, UploadRow};
+use crate::{Error, Namespace, manifest, scan, write};
+
+/// An upload that has not written a part for so long is dead: 4 GiB at 50 KB/s.
+const REAP_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// How many uploads one round of the reaper gives up.
+const ROUND_MAX: usize = 100;
+
+/// Writes the chunks of a manifest as its next part; gives the offset behind it.
+pub(crate) struct WritePart {
+    pub(crate) parts: Parts,
+}
+
+impl Procedure for WritePart {
+    type Output = u64;
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(self.parts.id().upload())]
+    }
+
+    fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, u64), Execution<Error>> {
+        let Parts { offset, chunks, .. } = &self.parts;
+        let id = self.parts.id();
+        if *offset > 0 && view.get(&id.upload())?.is_none() {
+            return Err(Error::later().into());
+        }
+        let manifest = manifest::encode(chunks);
+        let part = PartRow {
+            manifest: Raw(&manifest),
+        };
+        let end = offset
+            + chunks
+                .iter()
+                .map(|chunk| u64::from(chunk.bytes))
+                .sum::<u64>();
+        let upload = UploadRow {
+            touched: now,
+            bytes: end,
+        };
+        let mut batch = Batch::new();
+        batch.put(id.part(*offset), row::encode(&part));
+        batch.put(id.upload(), row::encode(&upload));
+        Ok((batch, end))
+    }
+}
+
+/// Moves a pending upload to the garbage queue.
+struct GiveUp {
+    id: BodyId<'static>,
+    /// Only if it has not written since then.
+    untouched_since: Option<Timestamp>,
+}
+
+impl Procedure for GiveUp {
+    type Output = ();
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(self.id.upload())]
+    }
+
+    fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, ()), Execution<Error>> {
+        let mut batch = Batch::new();
+        let Some(bytes) = view.get(&self.id.upload())? else {
+            return Ok((batch, ()));
+        };
+        let upload: UploadRow = row::decode(&bytes)?;
+        if self
+            .untouched_since
+            .is_some_and(|since| upload.touched >= since)
+        {
+            return Ok((batch, ()));
+        }
+        batch.delete(self.id.upload());
+        let version = self.id.version;
+        let body = Body::Parts { version };
+        write::queue_garbage(&mut batch, &self.id, now, upload.bytes, body);
+        Ok((batch, ()))
+    }
+}
+
+impl Namespace {
+    /// Gives up an upload of this process, in the background. If that fails the reaper does it.
+    pub(crate) fn abandon(&self, parts: &Parts) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let shard = parts.shard();
+        let give_up = GiveUp {
+            id: parts.id().into_owned(),
+            untouched_since: None,
+        };
+        let namespace = self.clone();
+        runtime.spawn(async move {
+            if let Err(error) = namespace.execute(shard, give_up).await {
+                tracing::debug!(%error, "an abandoned upload is left to the reaper");
+            }
+        });
+    }
+
+    /// One round of the reaper in one shard: gives up uploads that are dead. Returns how many.
+    pub(crate) async fn reap(&self, shard: ShardId) -> Result<usize, Error> {
+        let now = self.inner.env.clock.now();
+        let dead = self.dead_uploads(shard, now).await?;
+        let count = dead.len();
+        for id in dead {
+            let give_up = GiveUp {
+                id,
+                untouched_since: Some(now),
+            };
+            self.execute(shard, give_up).await?;
+            self.inner.metrics.uploads_reaped.inc();
+        }
+        Ok(count)
+    }
+
+    async fn dead_uploads(
+        &self,
+        shard: ShardId,
+        now: Timestamp,
+    ) -> Result<Vec<BodyId<'static>>, Error> {
+        let view = self.shard(shard).view().await?;
+        let mut dead = Vec::new();
+        let (from, to) = ([table::UPLOAD], [table::UPLOAD + 1]);
+        scan::rows(&view, &from, &to, |key, value| {
+            dead.extend(self.is_dead(key, value, now)?);
+            Ok(scan::while_below(dead.len(), ROUND_MAX))
+        })?;
+        Ok(dead)
+    }
+
+    fn is_dead(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        now: Timestamp,
+    ) -> Result<Option<BodyId<'static>>, Error> {
+        let id = key::Parts::of(table::UPLOAD, key)?.body_id()?;
+        let upload: UploadRow = row::decode(value)?;
+        let is_dead = now.since(upload.touched) > REAP_AFTER
+            && !self.inner.uploads.is_active(id.container, id.version);
+        Ok(is_dead.then(|| id.into_owned()))
+    }
+}
