@@ -1,0 +1,3 @@
+//! The short forms of what `cargo xtask` runs long. See `docs/proof.md`.
+
+mod crash;
