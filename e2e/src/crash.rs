@@ -110,7 +110,9 @@ impl<'a> Run<'a> {
             Fault::PowerCut(kind) => Some(Volume::create(kind, work, VOLUME_BYTES)?),
         };
         let data = volume.as_ref().map_or(work, Volume::path).join("data");
-        let mut launch = Launch::new(&plan.binary, &data, &work.join("server.log"));
+        let mut launch = Launch::new(&plan.binary, &data, &work.join("server.log"))
+            .with("--shards", "4")
+            .with("--reserve-bytes", "64MiB");
         launch.environment.clone_from(&plan.environment);
         Ok(Self {
             plan,

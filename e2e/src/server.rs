@@ -31,24 +31,22 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A server with small bounds on `data`. The log lies beside `data`, not in it.
+    /// A server as it comes on `data`. The log lies beside `data`, not in it.
     pub fn new(binary: &Path, data: &Path, log: &Path) -> Self {
         Self {
             binary: binary.to_owned(),
             data: data.to_owned(),
             log: log.to_owned(),
-            arguments: [
-                "--admin-listen",
-                "off",
-                "--shards",
-                "4",
-                "--reserve-bytes",
-                "64MiB",
-            ]
-            .map(str::to_owned)
-            .into(),
+            arguments: vec!["--admin-listen".to_owned(), "off".to_owned()],
             environment: Vec::new(),
         }
+    }
+
+    /// With another setting.
+    #[must_use]
+    pub fn with(mut self, flag: &str, value: &str) -> Self {
+        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
     }
 
     /// Starts it and returns at once, ready or not.

@@ -1,0 +1,55 @@
+//! `martlet bench`, which makes the load for every system alike.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// Whom the load is for: everything that all requests of a run share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Target {
+    pub(crate) arguments: Vec<String>,
+    pub(crate) password: String,
+}
+
+/// What came out of a run.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Figures {
+    pub(crate) answered_per_second: f64,
+    pub(crate) sent_bytes_per_second: f64,
+    pub(crate) received_bytes_per_second: f64,
+    pub(crate) latency_ms: Latency,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Runs `martlet bench OPERATION ARGUMENTS`. Fails unless every request was answered as it should be.
+pub(crate) fn run(
+    martlet: &Path,
+    target: &Target,
+    operation: &str,
+    arguments: &[impl AsRef<OsStr>],
+) -> Result<Figures> {
+    let mut command = Command::new(martlet);
+    command
+        .args(["bench", operation, "--json"])
+        .args(&target.arguments)
+        .args(arguments);
+    command
+        .env("MARTLET_PASSWORD", &target.password)
+        .stderr(Stdio::inherit());
+    let output = command.output().context("starting the load")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}: {text}",
+        output.status
+    );
+    serde_json::from_str(&text).with_context(|| format!("{command:?} printed {text}"))
+}

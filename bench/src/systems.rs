@@ -1,0 +1,164 @@
+//! The systems under test: each set up by its own script, started afresh, stopped when dropped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use e2e::server::{Launch, Server};
+use e2e::volume::{Kind, Volume};
+
+use crate::load::Target;
+
+/// Where everything is.
+pub(crate) struct Bench {
+    /// The release build: server and load generator.
+    pub(crate) martlet: PathBuf,
+    /// For file systems and what is installed; outside of the repository.
+    pub(crate) work: PathBuf,
+}
+
+/// `bench/` in the repository.
+pub(crate) fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+impl Bench {
+    pub(crate) fn prepare() -> Result<Self> {
+        let work = e2e::binary::target().join("bench");
+        fs::create_dir_all(&work)?;
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "martlet",
+            "--target-dir",
+        ]);
+        let built = build
+            .arg(e2e::binary::target())
+            .current_dir(folder())
+            .status()?;
+        ensure!(built.success(), "martlet does not build");
+        Ok(Self {
+            martlet: e2e::binary::target().join("release/martlet"),
+            work,
+        })
+    }
+
+    /// An empty file system, the same for everybody. Sparse: only what is written takes space.
+    pub(crate) fn volume(&self, name: &str) -> Result<Volume> {
+        const BYTES: u64 = 100 << 30;
+        let work = self.work.join(name);
+        fs::create_dir_all(&work)?;
+        Volume::create(Kind::Xfs, &work, BYTES)
+    }
+}
+
+/// Runs one of the scripts beside us and gives what it prints.
+fn script(name: &str, arguments: &[&Path]) -> Result<String> {
+    let mut command = Command::new(folder().join(name));
+    let output = command.args(arguments).stderr(Stdio::inherit()).output()?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}",
+        output.status
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// OpenStack Swift with the shortest pipeline, which is its fastest.
+pub(crate) struct OpenStack {
+    root: PathBuf,
+    pub(crate) target: Target,
+}
+
+impl OpenStack {
+    pub(crate) fn start(bench: &Bench) -> Result<Self> {
+        let root = bench.work.join("openstack");
+        script("openstack_swift", &[Path::new("install"), &root])?;
+        let url = script(
+            "openstack_swift",
+            &[Path::new("start"), &root, Path::new("lean")],
+        )?;
+        let target = Target {
+            arguments: ["--auth", &url, "--user", "test:tester"]
+                .map(str::to_owned)
+                .into(),
+            password: "testing".to_owned(),
+        };
+        Ok(Self { root, target })
+    }
+}
+
+impl Drop for OpenStack {
+    fn drop(&mut self) {
+        if let Err(error) = script("openstack_swift", &[Path::new("stop"), &self.root]) {
+            eprintln!("OpenStack Swift could not be stopped: {error:#}");
+        }
+    }
+}
+
+/// nginx with a folder of static files.
+pub(crate) struct Nginx {
+    root: PathBuf,
+    pub(crate) url: String,
+}
+
+impl Nginx {
+    pub(crate) fn start(bench: &Bench, files: &Path) -> Result<Self> {
+        let root = bench.work.join("nginx");
+        script("nginx", &[Path::new("install")])?;
+        let url = script("nginx", &[Path::new("start"), &root, files])?;
+        Ok(Self { root, url })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Err(error) = script("nginx", &[Path::new("stop"), &self.root]) {
+            eprintln!("nginx could not be stopped: {error:#}");
+        }
+    }
+}
+
+/// Martlet as it comes: no setting differs from its default.
+pub(crate) struct Martlet {
+    pub(crate) server: Server,
+    pub(crate) launch: Launch,
+    pub(crate) target: Target,
+}
+
+impl Martlet {
+    pub(crate) fn start(bench: &Bench, volume: &Volume) -> Result<Self> {
+        let log = bench.work.join("martlet.log");
+        let launch = Launch::new(&bench.martlet, &volume.path().join("data"), &log);
+        let server = launch.start()?;
+        let target = target(&launch, &server)?;
+        Ok(Self {
+            server,
+            launch,
+            target,
+        })
+    }
+
+    /// The most memory that it ever had resident, in bytes.
+    pub(crate) fn peak_memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.process_id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("no VmHWM")?.parse::<u64>()? << 10)
+    }
+}
+
+pub(crate) fn target(launch: &Launch, server: &Server) -> Result<Target> {
+    let (user, password) = launch.administrator()?;
+    let url = format!("http://{}/auth/v1.0", server.address);
+    let arguments = ["--auth", &url, "--user", &user].map(str::to_owned).into();
+    Ok(Target {
+        arguments,
+        password,
+    })
+}
