@@ -65,3 +65,11 @@ pub fn may_skip(possible: bool, why: &str) -> bool {
     }
     possible
 }
+
+/// Where a random test starts: `E2E_SEED`, or a number that is drawn and should be shown.
+pub fn seed() -> u64 {
+    match std::env::var("E2E_SEED") {
+        Ok(seed) => seed.parse().expect("E2E_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    }
+}

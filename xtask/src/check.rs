@@ -1,10 +1,18 @@
 //! `cargo xtask check`: all that a change must pass, cheapest first.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::{cargo, run, tidy};
 
 pub(crate) fn run_all() -> Result<()> {
+    rules()?;
+    tests().iter_mut().try_for_each(run)
+}
+
+/// Tidy, format, lints and docs.
+pub(crate) fn rules() -> Result<()> {
     tidy::run()?;
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args([
@@ -17,16 +25,22 @@ pub(crate) fn run_all() -> Result<()> {
     ]))?;
     run(cargo()
         .args(["doc", "--workspace", "--no-deps", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings"))?;
-    if nextest() {
-        run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]))?;
-        return run(cargo().args(["test", "--workspace", "--doc", "--quiet"]));
-    }
-    run(cargo().args(["test", "--workspace", "--no-fail-fast"]))
+        .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// nextest is faster and clearer, but a fresh machine does not have it.
-fn nextest() -> bool {
-    let asked = cargo().args(["nextest", "--version"]).output();
-    asked.is_ok_and(|output| output.status.success())
+/// The commands that run all tests. nextest is faster and clearer, but a fresh machine does not have it.
+pub(crate) fn tests() -> Vec<Command> {
+    let command = |arguments: &[&str]| {
+        let mut command = cargo();
+        command.args(arguments);
+        command
+    };
+    let asked = command(&["nextest", "--version"]).output();
+    if asked.is_ok_and(|output| output.status.success()) {
+        return vec![
+            command(&["nextest", "run", "--workspace", "--no-fail-fast"]),
+            command(&["test", "--workspace", "--doc", "--quiet"]),
+        ];
+    }
+    vec![command(&["test", "--workspace", "--no-fail-fast"])]
 }

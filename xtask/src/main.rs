@@ -1,9 +1,19 @@
 //! Our own tooling: what a change must pass, and how Martlet is proved.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the seams are for the server; tooling uses files and clocks as they are"
+)]
+
+mod bench;
 mod check;
+mod ci;
 mod conformance;
+mod crash;
+mod dev;
 mod tidy;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -23,9 +33,25 @@ enum Task {
     Check,
     /// The rules that no other tool knows: arrows, sizes, module heads, dead links
     Tidy,
+    /// Everything in its short form, and a count: what `.ci/run` calls
+    Ci,
+    /// A server in a temporary directory; takes the arguments of `martlet server`
+    #[command(disable_help_flag = true)]
+    Dev {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Crashes and power cuts under load
+    Crash(crash::Arguments),
     /// Other people's test suites
     #[command(subcommand)]
     Conformance(conformance::Api),
+    /// Martlet beside OpenStack Swift and nginx
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -33,7 +59,11 @@ fn main() -> ExitCode {
     let done = match arguments.task {
         Task::Check => check::run_all(),
         Task::Tidy => tidy::run(),
+        Task::Ci => ci::run(),
+        Task::Dev { arguments } => dev::run_server(&arguments),
+        Task::Crash(arguments) => crash::run_all(&arguments),
         Task::Conformance(api) => conformance::run(&api),
+        Task::Bench { arguments } => bench::run_with(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,9 +81,8 @@ fn root() -> &'static Path {
         .expect("xtask lies in the root")
 }
 
-/// Where all that is built, fetched or measured goes.
 fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    e2e::binary::target()
 }
 
 fn cargo() -> Command {
