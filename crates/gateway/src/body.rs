@@ -14,6 +14,9 @@ use crate::connection::Ticket;
 /// The body of an answer.
 pub enum Body {
     Empty,
+    /// Empty, and the head says so even with a 204, where HTTP would leave it unsaid: Swift does, and
+    /// its clients look.
+    Zero,
     Bytes(Bytes),
     /// Pieces that come one by one; see [`Body::stream`].
     Stream(Streamed),
@@ -63,13 +66,31 @@ impl Body {
         }
     }
 
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
+        std::future::poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        match self {
+            Self::Bytes(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Self::Stream(streamed) => streamed.poll_piece(cx),
+            Self::Empty | Self::Zero | Self::Bytes(_) => Poll::Ready(None),
+        }
+    }
+
+    /// How much is left; `None` if that is not known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty | Self::Zero => Some(0),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Stream(streamed) => streamed.remaining,
+        }
+    }
+
     /// Whether nothing is left to send, as far as that is known.
     pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Stream(streamed) => streamed.remaining == Some(0),
-        }
+        self.length() == Some(0)
     }
 }
 
@@ -150,13 +171,7 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let piece = match &mut self.body {
-            Body::Empty => None,
-            Body::Bytes(bytes) if bytes.is_empty() => None,
-            Body::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
-            Body::Stream(streamed) => std::task::ready!(streamed.poll_piece(cx)),
-        };
-        Poll::Ready(match piece {
+        Poll::Ready(match std::task::ready!(self.body.poll_piece(cx)) {
             Some(Ok(piece)) => Some(Ok(self.sent(piece))),
             Some(Err(broken)) => {
                 self.ticket.broke(&broken);
@@ -170,17 +185,13 @@ impl http_body::Body for Tracked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_empty()
+        // With `Zero`, hyper asks for the length instead, and then lets the head say it.
+        self.body.is_empty() && !matches!(self.body, Body::Zero)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Body::Empty => SizeHint::with_exact(0),
-            Body::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Stream(streamed) => streamed
-                .remaining
-                .map_or_else(SizeHint::new, SizeHint::with_exact),
-        }
+        let length = self.body.length();
+        length.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -112,6 +112,7 @@ async fn handle<S: Service>(
     };
     request.body.settle(&mut response).await;
     stamp(&mut response, request.transaction.header_value());
+    settle_length(&mut response, &request.method);
     slot.enter(State::Sending);
     ticket.status = response.status();
     Ok(response.map(|body| Tracked::new(body, ticket)))
@@ -165,6 +166,25 @@ fn stamp(response: &mut Response, transaction: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(X_TRANS_ID.clone(), transaction.clone());
     headers.insert(X_OPENSTACK_REQUEST_ID.clone(), transaction);
+}
+
+/// An answer to HEAD says how long its body would be, and has none.
+fn settle_length(response: &mut Response, method: &Method) {
+    let says_length = response.headers().contains_key(header::CONTENT_LENGTH);
+    let is_head = *method == Method::HEAD;
+    let must_say = is_head || matches!(response.body(), Body::Zero);
+    if let Some(length) = response.body().length()
+        && must_say
+        && !says_length
+    {
+        let length = HeaderValue::from(length);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
+    }
+    if is_head {
+        *response.body_mut() = Body::Empty;
+    }
 }
 
 /// A request from the end of its head to the end of its answer. However it leaves, it is counted,

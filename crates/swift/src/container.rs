@@ -1,0 +1,112 @@
+//! Requests to a container.
+
+use gateway::Response;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use namespace::{Container, Created};
+
+use crate::accept;
+use crate::account::listing_answer;
+use crate::authorise::Operation;
+use crate::call::{Call, check_names};
+use crate::config::POLICY;
+use crate::headers::{X_STORAGE_POLICY, X_TIMESTAMP, number, value};
+use crate::metadata::{self, CONTAINER};
+use crate::respond::{Refusal, done};
+use crate::service::{methods, not_allowed};
+use crate::{listing, render};
+
+impl Call<'_> {
+    pub(crate) async fn container(&mut self, method: &Method) -> Result<Response, Refusal> {
+        match *method {
+            Method::GET | Method::HEAD => self.get_container(method).await,
+            Method::PUT => self.put_container().await,
+            Method::POST => self.post_container().await,
+            Method::DELETE => self.delete_container().await,
+            _ => Ok(not_allowed(methods(self.path.place))),
+        }
+    }
+
+    async fn get_container(&self, method: &Method) -> Result<Response, Refusal> {
+        let (container, standing) = self.open(Operation::ReadContainer, &self.path).await?;
+        let chosen = accept::choose(self.query.bytes("format"), &self.request.headers)?;
+        let query = listing::parse(&self.query)?;
+        let mut response = if *method == Method::HEAD {
+            listing_answer(String::new(), chosen)
+        } else {
+            let entries = self
+                .swift
+                .namespace
+                .list_objects(&container, &query)
+                .await?;
+            let text = render::listing(&container.name, &entries, chosen.format);
+            listing_answer(text, chosen)
+        };
+        let headers = response.headers_mut();
+        show(&container, headers);
+        metadata::show(&container.metadata, standing, headers);
+        Ok(response)
+    }
+
+    async fn put_container(&self) -> Result<Response, Refusal> {
+        let operation = Operation::WriteContainer;
+        let standing = self.authorise(operation, &self.path, None).await?;
+        check_names(&self.path)?;
+        check_policy(&self.request.headers)?;
+        let change = metadata::container_change(&self.request.headers, standing)?;
+        let name = self.path.container().unwrap_or_default();
+        let namespace = &self.swift.namespace;
+        let account = self.path.account;
+        let created = namespace.put_container(account, name, change, CONTAINER.limits());
+        Ok(done(match created.await? {
+            Created::New => StatusCode::CREATED,
+            Created::Existed => StatusCode::ACCEPTED,
+        }))
+    }
+
+    async fn post_container(&self) -> Result<Response, Refusal> {
+        let (container, standing) = self.open(Operation::WriteContainer, &self.path).await?;
+        let change = metadata::container_change(&self.request.headers, standing)?;
+        let namespace = &self.swift.namespace;
+        let (account, name) = (&container.account, &container.name);
+        namespace
+            .post_container(account, name, change, CONTAINER.limits())
+            .await?;
+        Ok(done(StatusCode::NO_CONTENT))
+    }
+
+    async fn delete_container(&self) -> Result<Response, Refusal> {
+        let (container, _) = self.open(Operation::WriteContainer, &self.path).await?;
+        let namespace = &self.swift.namespace;
+        namespace
+            .delete_container(&container.account, &container.name)
+            .await?;
+        Ok(done(StatusCode::NO_CONTENT))
+    }
+}
+
+fn show(container: &Container, to: &mut HeaderMap) {
+    let names = [
+        ("x-container-object-count", container.objects),
+        ("x-container-bytes-used", container.bytes),
+    ];
+    for (name, count) in names {
+        to.insert(name, number(count));
+    }
+    to.insert(X_STORAGE_POLICY.clone(), HeaderValue::from_static(POLICY));
+    to.insert(X_TIMESTAMP.clone(), value(container.created.to_string()));
+    let modified = gateway::date::header(container.modified.secs_ceil());
+    to.insert(header::LAST_MODIFIED, modified);
+}
+
+/// A container is born with a policy and keeps it; there is one so far.
+fn check_policy(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(given) = headers.get(&X_STORAGE_POLICY) else {
+        return Ok(());
+    };
+    let known = given.as_bytes().eq_ignore_ascii_case(POLICY.as_bytes());
+    if known || given.is_empty() {
+        return Ok(());
+    }
+    let given = String::from_utf8_lossy(given.as_bytes());
+    Err(Refusal::bad(format!("Invalid X-Storage-Policy '{given}'")))
+}
