@@ -10,7 +10,7 @@ const GIB: u64 = 1 << 30;
 /// Settings of a device. Every value may change from one start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The size of a new segment file; 16 MiB to 1 GiB. `None`: a sixteenth of the file system,
+    /// The size of a new segment file; 8 MiB to 1 GiB. `None`: a sixteenth of the file system,
     /// at most 256 MiB.
     pub segment_bytes: Option<u64>,
     /// Chunks are refused when less than this would be left free on the file system; at most half
@@ -68,7 +68,7 @@ impl Config {
         let rate = 64 * 1024..=GIB;
         let year = Duration::from_secs(366 * 24 * 3600);
         let all = [
-            ("segment_bytes", (16 * MIB..=GIB).contains(&segment_bytes)),
+            ("segment_bytes", (8 * MIB..=GIB).contains(&segment_bytes)),
             ("reserve_bytes", reserve_bytes <= total_bytes / 2),
             ("write_threads", (1..=64).contains(&self.write_threads)),
             (

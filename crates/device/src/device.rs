@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::DeviceId;
 use base::env::{Env, File, Open, Space};
 
-use crate::config::Settings;
+use crate::store::{Context, Threads};
 use crate::{Config, Error, Health, Identity, Metrics, Store};
 
 /// One directory on one disk. Cheap to clone; the directory stays locked until the last is gone.
@@ -19,10 +19,11 @@ struct Inner {
     env: Env,
     dir: PathBuf,
     identity: Identity,
-    settings: Settings,
+    reserve_bytes: u64,
     health: Health,
     metrics: Arc<Metrics>,
-    _lock: Arc<dyn File>,
+    store: Store,
+    threads: Threads,
 }
 
 impl Device {
@@ -66,15 +67,29 @@ impl Device {
             .space(dir)
             .map_err(|error| Error::io(format!("asking {} for space", dir.display()), error))?;
         let settings = config.settle(space.total_bytes)?;
+        let reserve_bytes = settings.reserve_bytes;
+        let health = Health::new(identity.device);
+        let metrics = Arc::<Metrics>::default();
+        let (store, threads) = Store::open(Context {
+            env: env.clone(),
+            device: identity.device,
+            dir: dir.to_owned(),
+            settings,
+            health: health.clone(),
+            metrics: metrics.clone(),
+            total_bytes: space.total_bytes,
+            lock,
+        })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 env,
                 dir: dir.to_owned(),
                 identity,
-                settings,
-                health: Health::new(identity.device),
-                metrics: Arc::default(),
-                _lock: lock,
+                reserve_bytes,
+                health,
+                metrics,
+                store,
+                threads,
             }),
         })
     }
@@ -112,17 +127,20 @@ impl Device {
 
     /// New chunks are refused when less than this would be left.
     pub fn reserve_bytes(&self) -> u64 {
-        self.inner.settings.reserve_bytes
+        self.inner.reserve_bytes
     }
 
     pub fn store(&self) -> &Store {
-        todo!()
+        &self.inner.store
     }
 
-    /// Stops what runs in the background, and writes the index back so that the next start has
-    /// nothing to recover. Writes after this fail with [`Error::Closed`].
-    pub async fn close(&self) {
-        todo!()
+    /// Stops what runs in the background, finishes the writes that were begun, and writes the
+    /// index back so that the next start has nothing to recover. Writes after this fail with
+    /// [`Error::Closed`].
+    pub async fn close(&self) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        let closed = tokio::task::spawn_blocking(move || inner.threads.close());
+        closed.await.unwrap_or(Err(Error::Closed))
     }
 }
 

@@ -4,6 +4,7 @@
 //! **Invariant:** bytes whose checksum is wrong are never returned as data.
 //! **Invariant:** a sync that failed is never tried again; the device leaves service instead.
 
+mod aligned;
 mod config;
 mod device;
 mod error;
@@ -22,4 +23,6 @@ pub use identity::Identity;
 pub use lmdb::{Access, Lmdb, open as open_lmdb};
 pub use log::{Kind, Log, LogConfig, LogMetrics, Purpose, Record};
 pub use metrics::Metrics;
-pub use store::{CHUNK_BYTES_MAX, FRAME_BYTES, Owner, READ_BYTES_MAX, Store, Usage};
+pub use store::{
+    BadRecord, CHUNK_BYTES_MAX, FRAME_BYTES, OWNER_BYTES_MAX, Owner, READ_BYTES_MAX, Store, Usage,
+};

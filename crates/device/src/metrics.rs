@@ -17,8 +17,8 @@ pub struct Metrics {
     pub write_queue: Gauge,
     pub index_flushes: Counter,
     pub index_flush_duration: Histogram,
-    /// Reads and scrubs that met a wrong checksum or an unreadable block.
-    pub bad_records: Counter,
+    /// Records that are known to be bad: the length of [`crate::Store::bad_records`].
+    pub bad_records: Gauge,
     pub bytes_scrubbed: Counter,
     /// Crash leftovers that the scrubber deleted.
     pub leftovers: Counter,

@@ -1,12 +1,55 @@
-//! The chunk store.
+//! The chunk store: segments of records, the ledger of what is new, the index of the rest.
+//!
+//! What the parts are for is told in their heads; how they fit together:
+//!
+//! - `record`, `segment`, `walk` know the bytes on disk; `index` the rows of LMDB.
+//! - `ledger` decides what is true now; it is pure.
+//! - `write`, `active`, `group` bring a chunk to the disk; `read`, `files`, `buffers` fetch one.
+//! - `flush` tells the index what the ledger knows, and gives space back; `recover` is the start.
+//!
+//! Lock order: `flushing`, `active`, `ledger`. None is held across an `await`; only `flushing` and
+//! `active` are held during I/O, by the threads whose I/O it is.
 
-use std::ops::Range;
+mod active;
+mod bad;
+mod buffers;
+mod files;
+mod flush;
+mod group;
+mod index;
+mod ledger;
+mod queue;
+mod read;
+mod record;
+mod recover;
+mod segment;
+mod walk;
+mod write;
+
+pub use bad::BadRecord;
+pub use record::OWNER_BYTES_MAX;
+
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use base::{ChunkId, ContainerId, Timestamp};
-use bytes::Bytes;
+use base::env::{Env, File};
+use base::{ContainerId, DeviceId, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
-use crate::Error;
+use crate::config::Settings;
+use crate::{Error, Health, Metrics};
+use active::Active;
+use bad::BadList;
+use buffers::Buffers;
+use files::Files;
+use flush::Flusher;
+use group::Group;
+use index::Index;
+use ledger::Ledger;
+use queue::Queue;
+use recover::Recovered;
 
 /// Each frame of a payload has its own checksum.
 pub const FRAME_BYTES: usize = 128 * 1024;
@@ -18,7 +61,7 @@ pub const CHUNK_BYTES_MAX: usize = 32 * FRAME_BYTES;
 pub const READ_BYTES_MAX: usize = 8 * FRAME_BYTES;
 
 /// For whom a chunk was written: enough to ask whether it is still needed, and to find its object
-/// again when all metadata is lost. The three names are at most 3,800 bytes together.
+/// again when all metadata is lost. The three names are at most [`OWNER_BYTES_MAX`] together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub account: String,
@@ -27,12 +70,6 @@ pub struct Owner {
     pub object: String,
     /// When the upload began.
     pub version: Timestamp,
-}
-
-/// The chunks of one device. Cheap to clone.
-#[derive(Clone)]
-pub struct Store {
-    _inner: Arc<()>,
 }
 
 /// What a store holds.
@@ -44,48 +81,194 @@ pub struct Usage {
     /// What deleted chunks still occupy.
     pub dead_bytes: u64,
     pub segments: u64,
+    /// What can still be written without touching the free space of the file system.
+    pub allocated_bytes: u64,
+}
+
+/// The chunks of one device. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What all parts of a store work on.
+pub(crate) struct Shared {
+    env: Env,
+    device: DeviceId,
+    device_dir: PathBuf,
+    /// The directory of segments.
+    dir: PathBuf,
+    settings: Settings,
+    health: Health,
+    metrics: Arc<Metrics>,
+    index: Index,
+    /// One flush at a time; also whoever punches, so that no file goes meanwhile.
+    flushing: Mutex<()>,
+    active: Mutex<Active>,
+    ledger: Mutex<Ledger>,
+    files: Files,
+    buffers: Buffers,
+    bad: BadList,
+    flusher: Flusher,
+    writes: Queue<write::Job>,
+    write_slots: Arc<Semaphore>,
+    group: Group<write::Written>,
+    read_slots: Arc<Semaphore>,
+    /// The device's lock. Here, since whoever has a store has the index open. Dropped last.
+    _lock: Arc<dyn File>,
+}
+
+/// What a store needs of its device.
+pub(crate) struct Context {
+    pub(crate) env: Env,
+    pub(crate) device: DeviceId,
+    pub(crate) dir: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) health: Health,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The size of the file system.
+    pub(crate) total_bytes: u64,
+    pub(crate) lock: Arc<dyn File>,
+}
+
+/// The threads of a store. Dropped, they end without writing the index back, as in a crash.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    running: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Store {
-    /// Writes a new chunk. On `Ok` it survives power loss. Pieces of a multiple of 4 KiB in memory
-    /// aligned to 4 KiB (the last may be shorter) are written without being copied.
-    ///
-    /// # Errors
-    /// [`Error::Full`] below the reserve: nothing happened. After any other the chunk may come to
-    /// exist: nobody refers to it, and the scrubber removes it.
-    ///
-    /// # Cancel safety
-    /// A dropped call leaves the whole chunk or none of it.
-    pub async fn write(&self, id: ChunkId, owner: &Owner, payload: &[Bytes]) -> Result<(), Error> {
-        let _ = (id, owner, payload);
-        todo!()
-    }
-
-    /// Reads `range` of a chunk's payload: verified, in one piece. The range is not empty, at most
-    /// [`READ_BYTES_MAX`] long, and inside the payload. Cheapest at multiples of [`FRAME_BYTES`],
-    /// since whole frames are read and verified. The memory is recycled when the answer is dropped.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Damaged`] if this copy cannot be read or is wrong.
-    pub async fn read(&self, id: ChunkId, range: Range<u32>) -> Result<Bytes, Error> {
-        let _ = (id, range);
-        todo!()
-    }
-
-    /// Deletes chunks; those that do not exist are skipped. On `Ok` they stay deleted after power
-    /// loss. Waits for the index to be written, so give many at once, or call it many times at once.
-    pub async fn delete(&self, ids: &[ChunkId]) -> Result<(), Error> {
-        let _ = ids;
-        todo!()
-    }
-
-    /// Whether the chunk exists; says nothing about the state of its bytes.
-    pub fn contains(&self, id: ChunkId) -> Result<bool, Error> {
-        let _ = id;
-        todo!()
+    /// Opens the chunks of a device, and reads what the index has not learned.
+    pub(crate) fn open(context: Context) -> Result<(Self, Threads), Error> {
+        let Context { env, device, .. } = context;
+        let dir = context.dir.join("segments");
+        let made = env.disk.create_dir(&dir);
+        made.map_err(|error| Error::io(format!("making {}", dir.display()), error))?;
+        let map_bytes = map_bytes(context.total_bytes);
+        let index = recover::open_index(&context.dir.join("index"), map_bytes)?;
+        let Recovered {
+            index,
+            ledger,
+            active,
+        } = recover::recover(&env, device, &dir, index)?;
+        let shared = Arc::new(Shared {
+            device,
+            device_dir: context.dir,
+            files: Files::new(env.disk.clone(), dir.clone()),
+            dir,
+            settings: context.settings,
+            health: context.health,
+            metrics: context.metrics,
+            index,
+            flushing: Mutex::new(()),
+            active: Mutex::new(active),
+            ledger: Mutex::new(ledger),
+            buffers: Buffers::default(),
+            bad: BadList::default(),
+            flusher: Flusher::new(),
+            writes: Queue::default(),
+            write_slots: Arc::new(Semaphore::new(write::WRITES_MAX)),
+            group: Group::default(),
+            read_slots: Arc::new(Semaphore::new(read::WAITING_READS_MAX)),
+            env,
+            _lock: context.lock,
+        });
+        let threads = Threads {
+            running: Mutex::default(),
+            shared: shared.clone(),
+        };
+        for _ in 0..shared.settings.config.write_threads {
+            threads.start("write", Shared::write_jobs)?;
+        }
+        // The next start should not read the same tails again. If there is no space, it has to.
+        match shared.flush() {
+            Ok(_) | Err(Error::Full) => {}
+            Err(error) => return Err(error),
+        }
+        threads.start("index", Shared::flush_forever)?;
+        Ok((Self { shared }, threads))
     }
 
     pub fn usage(&self) -> Usage {
-        todo!()
+        let segments = self.shared.ledger.lock().segments();
+        let mut usage = Usage {
+            segments: segments.len() as u64,
+            allocated_bytes: self.shared.room_left(),
+            ..Usage::default()
+        };
+        for row in segments.iter().map(|segment| segment.row) {
+            let used = row.end.saturating_sub(segment::RECORDS_AT);
+            usage.chunks += row.live_chunks;
+            usage.live_bytes += row.live_bytes;
+            usage.dead_bytes += used.saturating_sub(row.live_bytes + row.punched_bytes);
+        }
+        usage
+    }
+
+    /// Records that were found to be bad and still are: the first thousand.
+    pub fn bad_records(&self) -> Vec<BadRecord> {
+        self.shared.bad.list()
     }
 }
+
+/// The index grows to a few per mille of what it indexes; this is address space, not memory.
+fn map_bytes(total_bytes: u64) -> usize {
+    const MIN: u64 = 1 << 30;
+    let bytes = (total_bytes / 64).max(MIN).next_multiple_of(1 << 20);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+impl Threads {
+    fn start(&self, name: &str, run: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name(format!("device-{name}"));
+        let started = thread.spawn(move || {
+            let _guard = PanicGuard(&shared.health);
+            run(&shared);
+        });
+        let started = started.map_err(|error| Error::io("starting a thread", error))?;
+        self.running.lock().push(started);
+        Ok(())
+    }
+
+    /// Takes nothing new, finishes what was taken, and waits until all threads have ended.
+    fn stop(&self) {
+        self.shared.write_slots.close();
+        self.shared.writes.close();
+        self.shared.flusher.stop();
+        for thread in self.running.lock().drain(..) {
+            // A thread that panicked has said so, and has failed the device.
+            let _ = thread.join();
+        }
+    }
+
+    /// Stops, and writes the index back.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        self.stop();
+        let flushed = self.shared.flush();
+        self.shared.flusher.give_up();
+        flushed.map(drop)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+        self.shared.flusher.give_up();
+    }
+}
+
+/// A bug in one of the threads must not look like a device that works.
+struct PanicGuard<'a>(&'a Health);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = std::io::Error::other("a thread of the store panicked");
+            self.0.fail("internal error", &error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

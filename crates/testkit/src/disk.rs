@@ -443,10 +443,10 @@ impl File for SimFile {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let places = pieces.iter().map(|p| (p.as_ptr().addr(), p.len()));
         self.check_aligned(places, offset)?;
-        let bytes: Vec<u8> = pieces
+        let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+        pieces
             .iter()
-            .flat_map(|piece| piece.iter().copied())
-            .collect();
+            .for_each(|piece| bytes.extend_from_slice(piece));
         let bytes = bytes.into();
         self.change(Call::Write, Change::Write { offset, bytes })
     }

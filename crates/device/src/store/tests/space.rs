@@ -1,0 +1,99 @@
+//! Space runs out and comes back.
+
+use super::*;
+
+/// Writes chunks from `first` until the device is full; answers with the ids.
+async fn fill(device: &Device, first: u64) -> Vec<u64> {
+    let mut written = Vec::new();
+    for id in first.. {
+        match write(device, id, CHUNK_BYTES_MAX).await {
+            Ok(()) => written.push(id),
+            Err(Error::Full) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    written
+}
+
+#[tokio::test]
+async fn a_full_device_takes_deletes_and_then_writes_again() {
+    let world = World::new(1, 100 * MIB);
+    let device = world.open();
+    let reserve = device.reserve_bytes();
+    let mut first = 0;
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        let written = fill(&device, first).await;
+        let free = device.space().unwrap().free_bytes;
+        assert!(free >= reserve, "the reserve is left alone");
+        assert!(free < reserve + 8 * MIB, "all else is used: {free}");
+        assert_eq!(device.health().state(), State::Healthy);
+        let last = *written.last().unwrap();
+        assert!(read(&device, last, CHUNK_BYTES_MAX).await.is_ok());
+
+        let ids: Vec<_> = written.iter().map(|id| chunk(*id)).collect();
+        device.store().delete(&ids).await.unwrap();
+        device.store().flush().await.unwrap();
+        counts.push(written.len());
+        first = last + 1;
+    }
+    assert!(counts.iter().all(|n| *n + 2 >= counts[0]), "{counts:?}");
+}
+
+#[tokio::test]
+async fn what_is_deleted_gives_its_blocks_back() {
+    let world = World::new(2, 320 * MIB);
+    let device = world.open();
+    write(&device, 1, CHUNK_BYTES_MAX).await.unwrap();
+    write(&device, 2, 100_000).await.unwrap();
+    write(&device, 3, 10_000).await.unwrap();
+    let free = || device.space().unwrap().free_bytes;
+    let before = free();
+    device
+        .store()
+        .delete(&[chunk(1), chunk(2), chunk(3)])
+        .await
+        .unwrap();
+    let punched = 4096 + CHUNK_BYTES_MAX as u64 + 4096 + 102_400;
+    assert_eq!(free() - before, punched, "but for the small one");
+    assert_eq!(device.metrics().bytes_punched.get(), punched);
+    let usage = device.store().usage();
+    assert_eq!((usage.chunks, usage.live_bytes), (0, 0));
+    assert_eq!(usage.dead_bytes, 4096 + 12_288);
+}
+
+#[tokio::test]
+async fn a_hole_is_punched_only_after_the_index_is_durable() {
+    let world = World::new(3, 320 * MIB);
+    let device = world.open();
+    write(&device, 1, 200_000).await.unwrap();
+    device.store().flush().await.unwrap();
+    device.store().shared.delete(chunk(1), None).unwrap();
+    let read = read(&device, 1, 200_000).await;
+    assert!(matches!(read, Err(Error::NotFound)));
+    assert_eq!(world.disk.calls(testkit::Call::Punch), 0);
+    // A crash before the flush: the deletion was not acknowledged, and did not happen.
+    drop(device);
+    let device = world.open();
+    assert!(super::read(&device, 1, 200_000).await.unwrap() == payload(1, 200_000));
+}
+
+#[tokio::test]
+async fn emptied_segments_are_removed() {
+    let world = World::new(4, 320 * MIB);
+    let device = world.open();
+    for id in 0..4 {
+        write(&device, id, CHUNK_BYTES_MAX).await.unwrap();
+    }
+    assert_eq!(device.store().usage().segments, 4);
+    let ids: Vec<_> = (0..3).map(chunk).collect();
+    device.store().delete(&ids).await.unwrap();
+    device.store().flush().await.unwrap();
+    assert_eq!(device.store().usage().segments, 1);
+    let names = world.env.disk.list(&world.path("segments")).unwrap();
+    assert_eq!(names, [segment::file_name(4)]);
+    drop(device);
+    let device = world.open();
+    assert_eq!(device.store().usage().segments, 1);
+    assert!(read(&device, 3, CHUNK_BYTES_MAX).await.is_ok());
+}
