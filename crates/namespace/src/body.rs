@@ -172,7 +172,7 @@ impl Upload {
     fn enlarge(&self) -> Large {
         let mut owner = self.owner.clone();
         let uploads = &self.namespace.inner.uploads;
-        let active = uploads.begin(owner.container_id, self.namespace.inner.env.clock.now());
+        let active = uploads.begin(owner.container_id, self.namespace.now());
         owner.version = active.version;
         Large {
             piece: None,

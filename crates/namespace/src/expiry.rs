@@ -55,7 +55,7 @@ impl Procedure for Expire {
             batch.delete(self.index_row.clone());
             return Ok((batch, false));
         }
-        let is_expired = object.head.is_expired(now);
+        let is_expired = self.target.is_expired(&object.head);
         if is_expired {
             self.target.remove(&mut batch, now, &object);
         }
@@ -85,7 +85,7 @@ impl Namespace {
     async fn expire_all(&self, shard: ShardId, due: Vec<Due>) -> Result<usize, Error> {
         let removals = due.into_iter().map(|due| {
             let expire = Expire {
-                target: Target::new(&due.container, due.name).without_rights(),
+                target: Target::new(&due.container, due.name, self.now()).without_rights(),
                 delete_at: due.delete_at,
                 index_row: due.index_row,
             };
@@ -104,7 +104,7 @@ impl Namespace {
 
     /// What the index says is due.
     async fn due(&self, shard: ShardId) -> Result<Vec<Due>, Error> {
-        let now = self.inner.env.clock.now().secs();
+        let now = self.now().secs();
         let delay = self.inner.config.expiry_delay.as_secs();
         // What expired at this very second or before.
         let Some(end) = (now + 1).checked_sub(delay) else {
@@ -151,7 +151,7 @@ impl Namespace {
         account: &str,
         name: &str,
     ) -> Result<Option<Vec<Due>>, Error> {
-        let now = self.inner.env.clock.now();
+        let now = self.now();
         let view = self.shard(shard).view().await?;
         let key = key::container(account, name);
         let row = view.get(&key)?.ok_or(Error::NotFound(Missing::Container))?;

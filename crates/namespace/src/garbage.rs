@@ -75,7 +75,7 @@ impl Collector {
         namespace: &Namespace,
         shard: ShardId,
     ) -> Result<Vec<Doomed>, Error> {
-        let now = namespace.inner.env.clock.now();
+        let now = namespace.now();
         let view = namespace.shard(shard).view().await?;
         let bodies = key::garbage_count(GarbageCount::Bodies);
         if view.counter(&bodies)? == 0 {

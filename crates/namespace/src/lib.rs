@@ -19,6 +19,7 @@ mod account;
 mod background;
 mod body;
 mod cache;
+pub mod check;
 mod config;
 mod container;
 mod error;
@@ -65,9 +66,10 @@ pub use reader::BodyReader;
 pub use users::{Role, User, Users};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::ShardId;
 use base::env::Env;
+use base::{ShardId, Timestamp};
 use chunks::{Chunks, Storage};
 use shard::{Procedure, Shard, Shards};
 
@@ -91,6 +93,8 @@ struct Inner {
     uploads: Uploads,
     pins: Pins,
     metrics: Metrics,
+    /// The latest time that was asked for, in ticks.
+    newest: AtomicU64,
 }
 
 impl Namespace {
@@ -111,6 +115,7 @@ impl Namespace {
             uploads: Uploads::default(),
             pins: Pins::default(),
             metrics: Metrics::default(),
+            newest: AtomicU64::default(),
             env,
             shards,
             chunks,
@@ -131,6 +136,13 @@ impl Namespace {
 
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// The wall clock, but never earlier than it has been: what has expired stays expired.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = self.inner.env.clock.now().ticks();
+        let before = self.inner.newest.fetch_max(now, Ordering::Relaxed);
+        Timestamp::from_ticks(now.max(before))
     }
 
     fn shard(&self, id: ShardId) -> &Shard {

@@ -197,7 +197,7 @@ impl Namespace {
             return Ok(None);
         };
         let row: ObjectRead<'_> = row::decode(&bytes)?;
-        if expired == Expired::Hide && row.head.is_expired(self.inner.env.clock.now()) {
+        if expired == Expired::Hide && row.head.is_expired(self.now()) {
             return Ok(None);
         }
         let pin = |version| Arc::new(self.inner.pins.pin(container.id, version));
@@ -237,7 +237,7 @@ impl Namespace {
         if query.limit == 0 {
             return Ok(Vec::new());
         }
-        let now = self.inner.env.clock.now();
+        let now = self.now();
         let base = key::objects(container.id);
         let window = Window::new(query, &base, Keys::Name);
         let view = self.shard(container.shard()).view().await?;

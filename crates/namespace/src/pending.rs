@@ -118,7 +118,7 @@ impl Namespace {
 
     /// One round of the reaper in one shard: gives up uploads that are dead. Returns how many.
     pub(crate) async fn reap(&self, shard: ShardId) -> Result<usize, Error> {
-        let now = self.inner.env.clock.now();
+        let now = self.now();
         let dead = self.dead_uploads(shard, now).await?;
         let count = dead.len();
         for id in dead {

@@ -57,7 +57,7 @@ impl Namespace {
 
     /// Sweeps a thousand lines; returns where to go on.
     async fn sweep(&self, shard: ShardId, from: &[u8], to: &[u8]) -> Result<Option<Bytes>, Error> {
-        let now = self.inner.env.clock.now();
+        let now = self.now();
         let (lines, next) = self.old_lines(shard, from, to, now).await?;
         let mut dead = Vec::new();
         // Lines of one account stand together.

@@ -1,4 +1,4 @@
 //! The namespace on shards and devices in memory.
 
 mod story;
-mod world;
+pub(crate) mod world;

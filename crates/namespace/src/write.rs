@@ -14,7 +14,7 @@ use bytes::Bytes;
 use shard::{Batch, Latch, View};
 
 use crate::key::{self, BodyId, Count, GarbageCount};
-use crate::row::{self, Body, ContainerHead, GarbageRow, ObjectRead};
+use crate::row::{self, Body, ContainerHead, GarbageRow, ObjectHead, ObjectRead};
 use crate::{Container, Error, Missing};
 
 /// One object, and what a change of it rests on.
@@ -26,10 +26,13 @@ pub(crate) struct Target {
     container_changed: Option<Timestamp>,
     name: String,
     key: Bytes,
+    /// Whether the object has expired is decided by this clock, as it is for reads: then a write does
+    /// not take for gone what its client can still read.
+    now: Timestamp,
 }
 
 impl Target {
-    pub(crate) fn new(container: &Container, name: String) -> Self {
+    pub(crate) fn new(container: &Container, name: String, now: Timestamp) -> Self {
         Self {
             account: container.account.clone(),
             container: container.id,
@@ -37,6 +40,7 @@ impl Target {
             container_changed: Some(container.changed),
             key: key::object(container.id, &name),
             name,
+            now,
         }
     }
 
@@ -65,6 +69,10 @@ impl Target {
             return Err(Error::Changed);
         }
         Ok(view.get(&self.key)?)
+    }
+
+    pub(crate) fn is_expired(&self, head: &ObjectHead<'_>) -> bool {
+        head.is_expired(self.now)
     }
 
     /// As [`Target::read`], of an object that must be there.

@@ -9,6 +9,7 @@ use chunks::testing::MemoryDevice;
 use shard::Shards;
 use testkit::SimClock;
 
+use crate::check::{self, Record, Report};
 use crate::garbage::Collector;
 use crate::{
     AccountQuota, Condition, Config, Container, Error, Expired, Metadata, MetadataChange,
@@ -117,6 +118,25 @@ impl World {
             let mut collector = Collector::default();
             while collector.round(&self.namespace, shard).await.unwrap() > 0 {}
         }
+    }
+
+    /// What the devices hold.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let devices = self.devices.iter();
+        let records = devices.flat_map(|device| {
+            let record = |(chunk, _, bytes)| Record {
+                device: device.id(),
+                chunk,
+                bytes,
+            };
+            device.chunks().into_iter().map(record)
+        });
+        records.collect()
+    }
+
+    /// Checks everything against everything.
+    pub(crate) async fn check(&self) -> Report {
+        check::run(&self.shards, self.records()).await.unwrap()
     }
 
     /// The number of chunks on all devices.

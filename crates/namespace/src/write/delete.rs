@@ -35,7 +35,7 @@ impl Procedure for Plan {
             return Err(Error::Precondition.into());
         }
         let mut deleted = Deleted::Expired;
-        if !old.head.is_expired(now) {
+        if !self.target.is_expired(&old.head) {
             self.condition.check(Some(&old.head.md5))?;
             deleted = Deleted::Object;
         }
@@ -56,7 +56,7 @@ impl Namespace {
         if_delete_at: Option<u64>,
     ) -> Result<(), Error> {
         let plan = Plan {
-            target: Target::new(container, name.to_owned()),
+            target: Target::new(container, name.to_owned(), self.now()),
             condition,
             if_delete_at,
         };

@@ -25,7 +25,7 @@ impl Procedure for Plan {
     fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, ()), Execution<Error>> {
         let bytes = self.target.read_present(view)?;
         let old: ObjectRead<'_> = row::decode(&bytes)?;
-        if self.post.expired == Expired::Hide && old.head.is_expired(now) {
+        if self.post.expired == Expired::Hide && self.target.is_expired(&old.head) {
             return Err(Error::NotFound(Missing::Object).into());
         }
         let content_type = match &self.post.content_type {
@@ -52,7 +52,7 @@ impl Procedure for Plan {
 
 impl Namespace {
     pub async fn post_object(&self, container: &Container, post: PostObject) -> Result<(), Error> {
-        let target = Target::new(container, post.name.clone());
+        let target = Target::new(container, post.name.clone(), self.now());
         self.execute(container.shard(), Plan { target, post }).await
     }
 }

@@ -63,7 +63,9 @@ impl Procedure for Plan {
         let bytes = self.target.read(view)?;
         let old = bytes.as_deref().map(row::decode::<ObjectRead<'_>>);
         let old = old.transpose()?;
-        let live = old.as_ref().filter(|old| !old.head.is_expired(now));
+        let live = old
+            .as_ref()
+            .filter(|old| !self.target.is_expired(&old.head));
         self.condition.check(live.map(|old| &old.head.md5))?;
         self.admit(view)?;
 
@@ -194,7 +196,7 @@ impl Namespace {
             .await?;
         let Stored { bytes, md5, body } = put.stored;
         let plan = |name, body| Plan {
-            target: Target::new(container, name),
+            target: Target::new(container, name, self.now()),
             content_type: put.content_type,
             metadata: put.metadata,
             delete_at: put.delete_at,

@@ -1,0 +1,252 @@
+//! Offline verification: whether everything that is stored fits together.
+//!
+//! All shards are read from end to end, then the records of all devices are compared with what the
+//! rows refer to. Needs some 100 bytes of memory for each container and 40 for each chunk.
+//!
+//! What a crash may leave behind (chunks that nothing refers to, lines of account lists that lead
+//! nowhere, pending uploads) is counted, and is no problem: the server cleans it up by itself.
+
+mod shard_rows;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use base::{ChunkId, ContainerId, DeviceId, ShardId};
+use chunks::Chunk;
+use map::Map;
+use shard::{Shards, View};
+
+use crate::check::shard_rows::ShardRows;
+use crate::key::{self, Count};
+use crate::{Error, placement, row};
+
+/// More problems than this are counted, not kept.
+const PROBLEMS_MAX: usize = 1000;
+
+/// A record that a device holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub device: DeviceId,
+    pub chunk: ChunkId,
+    /// The length of the payload.
+    pub bytes: u32,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub accounts: u64,
+    pub containers: u64,
+    pub objects: u64,
+    /// Of all objects.
+    pub bytes: u64,
+    pub users: u64,
+    /// Deleted bodies whose chunks are still to be collected.
+    pub garbage: u64,
+    pub pending_uploads: u64,
+    /// Chunks that something refers to.
+    pub chunks: u64,
+    /// Records to which nothing refers: of interrupted uploads, for the scrubber.
+    pub leftover_records: u64,
+    /// Lines of account lists that lead nowhere, for the sweeper.
+    pub leftover_lines: u64,
+    /// The first thousand.
+    pub problems: Vec<Problem>,
+    pub problems_total: u64,
+}
+
+/// Something that should not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The shard whose row shows it.
+    pub shard: Option<ShardId>,
+    /// The key, printable; or the chunk.
+    pub what: String,
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, what, why } = self;
+        match shard {
+            Some(shard) => write!(f, "{shard}: {what}: {why}"),
+            None => write!(f, "{what}: {why}"),
+        }
+    }
+}
+
+/// A container, as its row says, and what its objects add up to.
+struct Counted {
+    account: String,
+    name: String,
+    objects: u64,
+    bytes: u64,
+}
+
+/// The state of a check.
+#[derive(Default)]
+struct Check {
+    report: Report,
+    map: Map,
+    accounts: BTreeSet<String>,
+    containers: HashMap<ContainerId, Counted>,
+    /// The lines of account lists.
+    lines: BTreeSet<(String, String, ContainerId)>,
+    /// What is referred to: the length, and how many copies were found.
+    chunks: HashMap<ChunkId, (u32, usize)>,
+}
+
+/// Checks all rows of `shards` and `records`, which are all records of all devices.
+///
+/// # Errors
+/// Only if a shard cannot be read at all.
+pub async fn run(
+    shards: &Shards,
+    records: impl IntoIterator<Item = Record>,
+) -> Result<Report, Error> {
+    let mut check = Check::default();
+    let mut views = Vec::new();
+    for id in (0..shards.count()).map(ShardId) {
+        views.push(shards.get(id).view().await?);
+    }
+    check.read_map(&views[usize::from(ShardId::CONTROL.0)])?;
+    for (id, view) in (0..).map(ShardId).zip(&views) {
+        ShardRows::new(&mut check, id, shards.count(), view).check()?;
+    }
+    for (id, view) in (0..).map(ShardId).zip(&views) {
+        check.counters(id, view)?;
+    }
+    check.lists();
+    for record in records {
+        check.record(record);
+    }
+    check.copies();
+    Ok(check.report)
+}
+
+impl Check {
+    fn problem(&mut self, shard: Option<ShardId>, what: impl fmt::Display, why: impl Into<String>) {
+        self.report.problems_total += 1;
+        if self.report.problems.len() < PROBLEMS_MAX {
+            self.report.problems.push(Problem {
+                shard,
+                what: what.to_string(),
+                why: why.into(),
+            });
+        }
+    }
+
+    fn read_map(&mut self, control: &View) -> Result<(), Error> {
+        match control.get(key::MAP)?.as_deref().map(row::decode_owned) {
+            Some(Ok(map)) => self.map = map,
+            Some(Err(Error::Damaged(why))) => self.problem(Some(ShardId::CONTROL), "M", why),
+            Some(Err(other)) => return Err(other),
+            None => self.problem(Some(ShardId::CONTROL), "M", "there is no map"),
+        }
+        Ok(())
+    }
+
+    /// Notes that something refers to a chunk.
+    fn refer(&mut self, shard: ShardId, what: &str, chunk: Chunk) {
+        if self.chunks.insert(chunk.id, (chunk.bytes, 0)).is_some() {
+            let why = format!("chunk {} is referred to twice", chunk.id);
+            self.problem(Some(shard), what, why);
+        }
+    }
+
+    /// Compares what is counted in a shard with what its rows add up to.
+    fn counters(&mut self, shard: ShardId, view: &View) -> Result<(), Error> {
+        let mut totals: HashMap<&str, [u64; 3]> = HashMap::new();
+        for account in &self.accounts {
+            totals.insert(account, [0; 3]);
+        }
+        let mut expected = Vec::new();
+        for (id, container) in &self.containers {
+            if placement::of_id(*id) != shard {
+                continue;
+            }
+            let total = totals.entry(&container.account).or_default();
+            let Counted { objects, bytes, .. } = container;
+            for (sum, more) in total.iter_mut().zip([1, *objects, *bytes]) {
+                *sum += more;
+            }
+            expected.push((key::container_count(Count::Objects, *id), *objects));
+            expected.push((key::container_count(Count::Bytes, *id), *bytes));
+        }
+        for (account, total) in totals {
+            for (count, sum) in [Count::Containers, Count::Objects, Count::Bytes]
+                .into_iter()
+                .zip(total)
+            {
+                expected.push((key::account_total(count, account), sum));
+            }
+        }
+        for (key, sum) in expected {
+            let counted = view.counter(&key)?;
+            if u64::try_from(counted) != Ok(sum) {
+                let why = format!("counts {counted} where there are {sum}");
+                self.problem(Some(shard), key.escape_ascii(), why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares containers with the lists of their accounts.
+    fn lists(&mut self) {
+        let mut problems = Vec::new();
+        for (id, container) in &self.containers {
+            let Counted { account, name, .. } = container;
+            if !self.accounts.contains(account) {
+                problems.push((*id, "its account is missing"));
+            }
+            if !self.lines.remove(&(account.clone(), name.clone(), *id)) {
+                problems.push((*id, "its account does not list it"));
+            }
+        }
+        self.report.leftover_lines = self.lines.len() as u64;
+        for (id, why) in problems {
+            self.problem(Some(placement::of_id(id)), format!("container {id}"), why);
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        let Record {
+            device,
+            chunk,
+            bytes,
+        } = record;
+        let Some((expected, copies)) = self.chunks.get_mut(&chunk) else {
+            self.report.leftover_records += 1;
+            return;
+        };
+        let expected = *expected;
+        let group = self.map.groups.get(&chunk.group());
+        if !group.is_some_and(|group| group.devices.contains(&device)) {
+            self.problem(None, chunk, format!("does not belong on device {device}"));
+        } else if bytes != expected {
+            let why = format!("has {bytes} bytes on device {device} instead of {expected}");
+            self.problem(None, chunk, why);
+        } else {
+            *copies += 1;
+        }
+    }
+
+    /// Compares the copies that were found with those that there should be.
+    fn copies(&mut self) {
+        self.report.chunks = self.chunks.len() as u64;
+        let mut missing = Vec::new();
+        for (id, (_, copies)) in &self.chunks {
+            let group = self.map.groups.get(&id.group());
+            let width = group.map_or(1, |group| group.policy.width());
+            if *copies != width {
+                missing.push((*id, *copies, width));
+            }
+        }
+        for (id, copies, width) in missing {
+            self.problem(None, id, format!("{copies} good copies of {width}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use shard::{Batch, Execution, Latch, Procedure};
+
+use super::*;
+use crate::tests::world::{LIMITS, World};
+use crate::{Container, MetadataChange};
+
+/// A change that breaks a rule.
+type Spoil = fn(&mut Batch, &Container);
+
+/// Writes whatever it is told, past all rules.
+struct Write {
+    batch: Batch,
+}
+
+impl Procedure for Write {
+    type Output = ();
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        Vec::new()
+    }
+
+    fn plan(&self, _: base::Timestamp, _: &View) -> Result<(Batch, ()), Execution<Error>> {
+        Ok((self.batch.clone(), ()))
+    }
+}
+
+/// A container with an object of each kind, and garbage.
+async fn world() -> (World, Container) {
+    let world = World::new(1).await;
+    let container = world.container("c").await;
+    world.put(&container, "small", b"body").await.unwrap();
+    world.put(&container, "large", &[1; 20_000]).await.unwrap();
+    world.put(&container, "gone", &[2; 30_000]).await.unwrap();
+    let expire = |put: &mut crate::PutObject| put.delete_at = Some(4_000_000_000);
+    world
+        .put_with(&container, "later", b"", expire)
+        .await
+        .unwrap();
+    let deleted = world
+        .namespace
+        .delete_object(&container, "gone", Default::default(), None);
+    deleted.await.unwrap();
+    (world, container)
+}
+
+#[tokio::test]
+async fn what_fits_together_has_no_problems() {
+    let (world, _) = world().await;
+    world
+        .namespace
+        .update_account("b", MetadataChange::default(), LIMITS)
+        .await
+        .unwrap();
+    let report = world.check().await;
+    let expected = Report {
+        accounts: 2,
+        containers: 1,
+        objects: 3,
+        bytes: 20_004,
+        garbage: 1,
+        chunks: 2,
+        ..Report::default()
+    };
+    assert_eq!(report, expected);
+}
+
+#[tokio::test]
+async fn every_broken_rule_is_a_problem() {
+    let account_row = |batch: &mut Batch, _: &Container| {
+        batch.put(key::account("a"), Bytes::from_static(b"\x01?"))
+    };
+    let cases: [(&str, Spoil); 14] = [
+        ("row of 2 bytes", account_row),
+        (
+            "its account is missing",
+            (|batch, _| batch.delete(key::account("a"))),
+        ),
+        ("there is no such table", (|batch, _| batch.put("?", "x"))),
+        (
+            "its account does not list it",
+            (|batch, container| {
+                batch.delete(key::account_container("a", "c", container.id));
+            }),
+        ),
+        (
+            "nothing leads from its id",
+            (|batch, container| batch.delete(key::container_name(container.id))),
+        ),
+        (
+            "there is no container",
+            (|batch, _| batch.delete(key::container("a", "c"))),
+        ),
+        (
+            "its body is missing",
+            (|batch, container| batch.delete(key::body(container.id, "small"))),
+        ),
+        (
+            "has 5 bytes of 4",
+            (|batch, container| batch.put(key::body(container.id, "small"), "12345")),
+        ),
+        (
+            "no object with an inline body",
+            (|batch, container| batch.put(key::body(container.id, "other"), "12345")),
+        ),
+        (
+            "not in the index of what expires",
+            (|batch, container| batch.delete(key::expiry(4_000_000_000, container.id, "later"))),
+        ),
+        (
+            "the object does not expire then",
+            (|batch, container| batch.put(key::expiry(7, container.id, "later"), "")),
+        ),
+        (
+            "counts 4 where there are 3",
+            (|batch, container| batch.add(key::container_count(Count::Objects, container.id), 1)),
+        ),
+        (
+            "counts 0 where there are 1",
+            (|batch, _| batch.add(key::account_total(Count::Containers, "a"), -1)),
+        ),
+        (
+            "counts 2 where there are 1",
+            (|batch, _| batch.add(key::garbage_count(key::GarbageCount::Bodies), 1)),
+        ),
+    ];
+    for (why, spoil) in cases {
+        let (world, container) = world().await;
+        let mut batch = Batch::new();
+        spoil(&mut batch, &container);
+        // Rows of the account go to the account's shard.
+        let is_of_account = why.contains("row of") || why.contains("account");
+        let shard = if is_of_account {
+            placement::of_account("a", world.shards.count())
+        } else {
+            container.shard()
+        };
+        world
+            .namespace
+            .execute(shard, Write { batch })
+            .await
+            .unwrap();
+        let report = world.check().await;
+        let found = report
+            .problems
+            .iter()
+            .any(|problem| problem.why.contains(why));
+        assert!(found, "{why}: {:?}", report.problems);
+        assert_eq!(report.problems_total, report.problems.len() as u64);
+    }
+}
+
+#[tokio::test]
+async fn records_are_compared_with_what_refers_to_them() {
+    let (world, _) = world().await;
+    let records = world.records();
+    let check = async |records: Vec<Record>| run(&world.shards, records).await.unwrap();
+
+    let missing = check(records[1..].to_vec()).await;
+    assert!(missing.problems[0].why.contains("0 good copies of 1"));
+
+    let mut shorter = records.clone();
+    shorter[0].bytes -= 1;
+    let shorter = check(shorter).await;
+    assert!(
+        shorter.problems[0].why.contains("instead of"),
+        "{shorter:?}"
+    );
+
+    let mut misplaced = records.clone();
+    misplaced[0].device = DeviceId(99);
+    let misplaced = check(misplaced).await;
+    assert!(misplaced.problems[0].why.contains("does not belong"));
+
+    let mut more = records;
+    more.push(Record {
+        chunk: ChunkId(7),
+        ..more[0]
+    });
+    let more = check(more).await;
+    assert_eq!((more.leftover_records, more.problems_total), (1, 0));
+}
+
+#[tokio::test]
+async fn collected_garbage_leaves_nothing_to_check() {
+    let (world, _) = world().await;
+    world.clock.advance(Duration::from_secs(60));
+    world.collect().await;
+    let report = world.check().await;
+    assert_eq!(
+        (report.garbage, report.chunks, report.problems_total),
+        (0, 1, 0)
+    );
+}
