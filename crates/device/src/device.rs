@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::DeviceId;
 use base::env::{Env, File, Open, Space};
+use base::metrics::{Labels, Report};
+use base::{ChunkId, DeviceId};
 
-use crate::store::{Context, Threads};
-use crate::{Config, Error, Health, Identity, Metrics, Store};
+use crate::store::{self, Context, Threads};
+use crate::{Config, Error, Finding, Health, Identity, Metrics, Owner, Referenced, Store};
 
 /// One directory on one disk. Cheap to clone; the directory stays locked until the last is gone.
 #[derive(Clone)]
@@ -118,6 +120,16 @@ impl Device {
         &self.inner.metrics
     }
 
+    /// How many bytes of chunks the device still takes: what is free above the reserve, and what
+    /// its open segment has.
+    pub fn free_bytes(&self) -> Result<u64, Error> {
+        let above = self
+            .space()?
+            .free_bytes
+            .saturating_sub(self.reserve_bytes());
+        Ok(above + self.store().usage().allocated_bytes)
+    }
+
     /// The space of the file system.
     pub fn space(&self) -> Result<Space, Error> {
         let dir = self.dir();
@@ -134,6 +146,67 @@ impl Device {
         &self.inner.store
     }
 
+    /// Starts compaction and scrubbing. The scrubber asks `referenced` about chunks that are older
+    /// than [`Config::leftover_age`], and deletes those that are clearly not; the future runs on
+    /// the calling task's runtime. Call it once, when the shards can answer.
+    pub fn start_jobs<F, R>(&self, referenced: F) -> Result<(), Error>
+    where
+        F: Fn(ChunkId, Owner) -> R + Send + 'static,
+        R: Future<Output = Referenced> + Send,
+    {
+        /// A shard that takes longer has other worries.
+        const ANSWER_MAX: Duration = Duration::from_secs(10);
+        let runtime = tokio::runtime::Handle::current();
+        self.inner.threads.start_jobs(move |id, owner| {
+            let answer = referenced(id, owner);
+            let answer = runtime.block_on(async { tokio::time::timeout(ANSWER_MAX, answer).await });
+            answer.unwrap_or(Referenced::Unknown)
+        })
+    }
+
+    /// Pauses compaction and scrubbing, or lets them go on.
+    pub fn pause_jobs(&self, paused: bool) {
+        self.inner.threads.pause_jobs(paused);
+    }
+
+    /// Tells `to` the device's numbers.
+    pub fn report(&self, to: &mut dyn Report) {
+        let device = self.id().to_string();
+        let labels: Labels<'_> = &[("device", &device)];
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            to.gauge(&format!("martlet_device_{name}"), help, labels, value);
+        };
+        let usage = self.store().usage();
+        gauge("chunks", "Chunks on the device.", usage.chunks);
+        gauge(
+            "live_bytes",
+            "Bytes of the records of chunks.",
+            usage.live_bytes,
+        );
+        gauge(
+            "dead_bytes",
+            "Bytes that deleted chunks still occupy.",
+            usage.dead_bytes,
+        );
+        gauge("segments", "Segment files.", usage.segments);
+        // A file system that cannot be asked has no numbers, and its device will soon say why.
+        if let Ok(space) = self.space() {
+            gauge(
+                "free_bytes",
+                "Free bytes of the file system.",
+                space.free_bytes,
+            );
+            gauge("total_bytes", "Size of the file system.", space.total_bytes);
+        }
+        gauge(
+            "state",
+            "0 healthy, 1 read-only, 2 failed.",
+            self.health().state() as u64,
+        );
+        self.inner.metrics.report(to, labels);
+    }
+
     /// Stops what runs in the background, finishes the writes that were begun, and writes the
     /// index back so that the next start has nothing to recover. Writes after this fail with
     /// [`Error::Closed`].
@@ -141,6 +214,51 @@ impl Device {
         let inner = self.inner.clone();
         let closed = tokio::task::spawn_blocking(move || inner.threads.close());
         closed.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+/// A device that nobody has open, for checks that change nothing. Holds its lock.
+pub struct Offline {
+    env: Env,
+    dir: PathBuf,
+    identity: Identity,
+    _lock: Arc<dyn File>,
+}
+
+impl Offline {
+    /// # Errors
+    /// [`Error::Locked`] if a server has it open.
+    pub fn open(env: Env, dir: &Path) -> Result<Self, Error> {
+        let identity = Device::inspect(&env, dir)?
+            .ok_or_else(|| Error::foreign(format!("{} is not a device", dir.display())))?;
+        let lock = lock(&env, dir)?;
+        Ok(Self {
+            env,
+            dir: dir.to_owned(),
+            identity,
+            _lock: lock,
+        })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Reads every record and tells `each` about it, and about what is damaged. Waits for the disk.
+    pub fn verify(&self, each: &mut dyn FnMut(Finding)) -> Result<(), Error> {
+        let space = self.env.disk.space(&self.dir);
+        let space = space.map_err(|error| Error::io("asking for space", error))?;
+        let map_bytes = store::map_bytes(space.total_bytes);
+        let device = self.identity.device;
+        store::verify(&self.env, &self.dir, device, map_bytes, each)
     }
 }
 

@@ -16,7 +16,7 @@ mod metrics;
 mod store;
 
 pub use config::Config;
-pub use device::Device;
+pub use device::{Device, Offline};
 pub use error::Error;
 pub use health::{Health, State};
 pub use identity::Identity;
@@ -24,5 +24,6 @@ pub use lmdb::{Access, Lmdb, open as open_lmdb};
 pub use log::{Kind, Log, LogConfig, LogMetrics, Purpose, Record};
 pub use metrics::Metrics;
 pub use store::{
-    BadRecord, CHUNK_BYTES_MAX, FRAME_BYTES, OWNER_BYTES_MAX, Owner, READ_BYTES_MAX, Store, Usage,
+    BadRecord, CHUNK_BYTES_MAX, FRAME_BYTES, Finding, FoundRecord, OWNER_BYTES_MAX, Owner,
+    READ_BYTES_MAX, Referenced, Store, Usage,
 };

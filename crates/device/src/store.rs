@@ -6,6 +6,8 @@
 //! - `ledger` decides what is true now; it is pure.
 //! - `write`, `active`, `group` bring a chunk to the disk; `read`, `files`, `buffers` fetch one.
 //! - `flush` tells the index what the ledger knows, and gives space back; `recover` is the start.
+//! - `compact` and `scrub` run in the background, as `pace` lets them; `verify` is for a device that
+//!   nobody has open.
 //!
 //! Lock order: `flushing`, `active`, `ledger`. None is held across an `await`; only `flushing` and
 //! `active` are held during I/O, by the threads whose I/O it is.
@@ -13,28 +15,35 @@
 mod active;
 mod bad;
 mod buffers;
+mod compact;
 mod files;
 mod flush;
 mod group;
 mod index;
 mod ledger;
+mod pace;
 mod queue;
 mod read;
 mod record;
 mod recover;
+mod scrub;
 mod segment;
+mod verify;
 mod walk;
 mod write;
 
 pub use bad::BadRecord;
 pub use record::OWNER_BYTES_MAX;
+pub use scrub::Referenced;
+pub(crate) use verify::verify;
+pub use verify::{Finding, FoundRecord};
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use base::env::{Env, File};
-use base::{ContainerId, DeviceId, Timestamp};
+use base::{ChunkId, ContainerId, DeviceId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -48,6 +57,7 @@ use flush::Flusher;
 use group::Group;
 use index::Index;
 use ledger::Ledger;
+use pace::Pace;
 use queue::Queue;
 use recover::Recovered;
 
@@ -114,6 +124,8 @@ pub(crate) struct Shared {
     write_slots: Arc<Semaphore>,
     group: Group<write::Written>,
     read_slots: Arc<Semaphore>,
+    compaction: Pace,
+    scrubbing: Pace,
     /// The device's lock. Here, since whoever has a store has the index open. Dropped last.
     _lock: Arc<dyn File>,
 }
@@ -170,6 +182,8 @@ impl Store {
             write_slots: Arc::new(Semaphore::new(write::WRITES_MAX)),
             group: Group::default(),
             read_slots: Arc::new(Semaphore::new(read::WAITING_READS_MAX)),
+            compaction: Pace::default(),
+            scrubbing: Pace::default(),
             env,
             _lock: context.lock,
         });
@@ -212,7 +226,7 @@ impl Store {
 }
 
 /// The index grows to a few per mille of what it indexes; this is address space, not memory.
-fn map_bytes(total_bytes: u64) -> usize {
+pub(crate) fn map_bytes(total_bytes: u64) -> usize {
     const MIN: u64 = 1 << 30;
     let bytes = (total_bytes / 64).max(MIN).next_multiple_of(1 << 20);
     usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -231,10 +245,27 @@ impl Threads {
         Ok(())
     }
 
+    /// Starts compaction and scrubbing, which shows old chunks to `ask`.
+    pub(crate) fn start_jobs(
+        &self,
+        ask: impl Fn(ChunkId, Owner) -> Referenced + Send + 'static,
+    ) -> Result<(), Error> {
+        self.start("compact", Shared::compact_forever)?;
+        self.start("scrub", move |shared| shared.scrub_forever(&ask))
+    }
+
+    /// Pauses compaction and scrubbing, or lets them go on.
+    pub(crate) fn pause_jobs(&self, paused: bool) {
+        self.shared.compaction.set_paused(paused);
+        self.shared.scrubbing.set_paused(paused);
+    }
+
     /// Takes nothing new, finishes what was taken, and waits until all threads have ended.
     fn stop(&self) {
         self.shared.write_slots.close();
         self.shared.writes.close();
+        self.shared.compaction.stop();
+        self.shared.scrubbing.stop();
         self.shared.flusher.stop();
         for thread in self.running.lock().drain(..) {
             // A thread that panicked has said so, and has failed the device.

@@ -101,6 +101,7 @@ impl Shared {
         let room = space.free_bytes.saturating_sub(floor) / MIB * MIB;
         let len = room.min(self.settings.segment_bytes);
         if len < SEGMENT_BYTES_MIN {
+            self.compaction.wake();
             return Err(Error::Full);
         }
         let mut salt = [0; 16];

@@ -161,6 +161,7 @@ impl Shared {
         match place {
             Some(place) if only_at.is_none_or(|only| only == place) => {
                 ledger.delete(id, place);
+                self.bad.clear(&self.metrics, id);
                 Ok(true)
             }
             _ => Ok(false),
@@ -187,7 +188,6 @@ impl Shared {
         self.ledger.lock().flushed(&batch);
         if !batch.is_empty() {
             let took = self.env.clock.monotonic().saturating_sub(before);
-            self.metrics.index_flushes.inc();
             self.metrics.index_flush_duration.observe(took);
         }
         // Who deletes to make room finds it when he is told.

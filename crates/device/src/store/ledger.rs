@@ -191,26 +191,31 @@ impl Ledger {
         self.moving.insert(id);
     }
 
-    /// Ends a move. `current` is where the chunk lies, before the move counts; if it still is
-    /// `from`, it is at `to` from now on, if a copy was made.
-    pub(crate) fn end_move(
-        &mut self,
-        id: ChunkId,
-        current: Option<Place>,
-        from: Place,
-        to: Option<Place>,
-    ) {
+    /// Ends a move: the copy at `to` is durable. `current` is where the chunk lies, before the move
+    /// counts; if it still is `from`, it lies at `to` from now on.
+    pub(crate) fn end_move(&mut self, id: ChunkId, current: Option<Place>, from: Place, to: Place) {
         self.moving.remove(&id);
-        match (current, to) {
-            (_, None) => {}
-            (Some(current), Some(to)) if current == from => self.put(id, to, Some(from)),
+        if current == Some(from) {
+            self.put(id, to, current);
+        } else if let Some(change) = self.changed.get_mut(&id) {
             // Deleted meanwhile. The copy is garbage, which a recovery must not find either.
-            (_, Some(to)) => {
-                if let Some(change) = self.changed.get_mut(&id) {
-                    change.freed.push(to);
-                }
-            }
+            change.freed.push(to);
         }
+    }
+
+    /// Ends a move that made no copy.
+    pub(crate) fn give_up_move(&mut self, id: ChunkId) {
+        self.moving.remove(&id);
+    }
+
+    /// The index has lost a chunk that is booked and lies here; answers whether the ledger did not
+    /// know better.
+    pub(crate) fn restore(&mut self, id: ChunkId, place: Place) -> bool {
+        let lost = self.lookup(id) == Known::AskIndex;
+        if lost {
+            self.changed.entry(id).or_default().now = Some(place);
+        }
+        lost
     }
 
     fn count(&mut self, place: &Place, chunks: i64) {
@@ -378,6 +383,13 @@ impl Ledger {
             .keys()
             .filter_map(|number| self.segment(*number))
             .collect()
+    }
+}
+
+impl Segment {
+    /// Whether nothing will ever be written to it again.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.row.stage == Stage::Sealed && self.settled_to == self.row.end
     }
 }
 

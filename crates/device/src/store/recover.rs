@@ -1,7 +1,7 @@
 //! What a start does: asks the index what each segment holds, and reads from the segments what the
 //! index has not learned before the last stop or crash.
 //!
-//! Only headers are read. A record whose payload was torn by a power cut was never acknowledged:
+//! Of new chunks only headers are read. A record whose payload was torn by a power cut was never acknowledged:
 //! nobody refers to it, reads of it fail, and the scrubber removes it. If the index is damaged it
 //! is made again from all segments: then chunks that were deleted, but too small for a hole, are
 //! back until the scrubber asks their owners.
@@ -10,15 +10,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use base::DeviceId;
-use base::env::{Disk, Env, Open};
+use base::env::{Disk, Env, File, Open};
 use tracing::{error, info, warn};
 
+use super::CHUNK_BYTES_MAX;
 use super::active::{Active, Current};
 use super::index::{Index, SegmentRow, Stage};
 use super::ledger::{Known, Ledger};
-use super::record::Site;
+use super::record::{Header, Place, Site};
 use super::segment::{Head, RECORDS_AT, Read, file_name, number_of};
-use super::walk::Walk;
+use super::walk::{Walk, check_payload};
+use crate::aligned::Aligned;
 use crate::{Error, lmdb};
 
 /// A segment with less room than this is not worth going on with.
@@ -100,6 +102,36 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, Error> {
     Ok(numbers)
 }
 
+/// Whether a record that the index has not learned takes the place of what is known of its chunk.
+///
+/// A second record of a chunk is a copy by compaction. If the power went while it was written, only
+/// the first is good: so this one counts only if all of it is.
+pub(crate) fn is_newer(
+    file: &dyn File,
+    place: &Place,
+    header: &Header<'_>,
+    known: Option<Place>,
+    buffer: &mut Aligned,
+) -> bool {
+    match known {
+        Some(known) if known != *place => check_payload(file, place, header, buffer).is_ok(),
+        _ => true,
+    }
+}
+
+/// Whether a segment without a head holds nothing at all.
+fn is_blank(file: &dyn File) -> std::io::Result<bool> {
+    // Nothing was ever written with this salt: so nothing but zeros is recognised.
+    let nowhere = Site {
+        device: DeviceId(0),
+        segment: 0,
+        salt: 0,
+    };
+    let mut walk = Walk::new(file, nowhere, RECORDS_AT, file.len()?.max(RECORDS_AT));
+    while walk.next()?.is_some() {}
+    Ok(walk.used_end() == RECORDS_AT && walk.unreadable() == 0)
+}
+
 struct Start<'a> {
     disk: &'a dyn Disk,
     device: DeviceId,
@@ -143,12 +175,12 @@ impl Start<'_> {
         let file = self.disk.open(&path, Open::ReadDirect).map_err(what)?;
         match Head::read(&*file, self.device, number).map_err(what)? {
             Read::Head(head) => Ok(Some(head.site.salt)),
-            Read::Blank => {
+            Read::Blank if is_blank(&*file).map_err(what)? => {
                 // Made, and cut off before its head was durable: so nothing in it was acknowledged.
                 self.disk.remove(&path).map_err(what)?;
                 Ok(None)
             }
-            Read::Unknown => {
+            Read::Blank | Read::Unknown => {
                 error!(device = %self.device, segment = number, "both heads of a segment are damaged: its chunks cannot be read");
                 Ok(None)
             }
@@ -167,6 +199,7 @@ impl Start<'_> {
         let file = self.disk.open(&path, Open::Direct).map_err(what)?;
         let len = file.len().map_err(what)?;
         let mut walk = Walk::new(&*file, site, row.indexed_to, len);
+        let mut buffer = Aligned::zeroed(CHUNK_BYTES_MAX);
         row.end = row.indexed_to;
         self.ledger.add_segment(number, row);
         let mut found = 0_u64;
@@ -177,7 +210,9 @@ impl Start<'_> {
                 Known::Deleted => None,
                 Known::AskIndex => self.index.get(id).unwrap_or(None),
             };
-            self.ledger.put(id, place, old);
+            if is_newer(&*file, &place, &header, old, &mut buffer) {
+                self.ledger.put(id, place, old);
+            }
             found += 1;
         }
         let end = walk.used_end().max(row.indexed_to);

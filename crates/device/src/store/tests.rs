@@ -2,7 +2,9 @@
 
 mod damage;
 mod fault;
+mod jobs;
 mod space;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -40,6 +42,8 @@ impl World {
                 write_threads: 1,
                 // Only when a test asks for it.
                 index_flush_interval: Duration::from_secs(60),
+                scrub_bytes_per_second: 1 << 30,
+                compact_bytes_per_second: 1 << 30,
                 ..Config::default()
             },
             // Memory, if there is some: nobody cuts the power of the index here.
@@ -103,6 +107,17 @@ pub(super) async fn write(device: &Device, id: u64, len: usize) -> Result<(), Er
 
 pub(super) fn chunk(id: u64) -> ChunkId {
     ChunkId(u128::from(id))
+}
+
+/// Runs what waits for the disk, as a background thread would.
+pub(super) async fn blocking<R: Send + 'static>(
+    device: &Device,
+    run: impl FnOnce(&super::Shared) -> R + Send + 'static,
+) -> R {
+    let shared = device.store().shared.clone();
+    tokio::task::spawn_blocking(move || run(&shared))
+        .await
+        .unwrap()
 }
 
 /// Reads a whole chunk.

@@ -81,11 +81,6 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Where the walk is: everything before has been looked at.
-    pub(crate) fn position(&self) -> u64 {
-        self.at
-    }
-
     /// The end of the last record, or of anything else that is not zeros.
     pub(crate) fn used_end(&self) -> u64 {
         self.used_end

@@ -128,7 +128,8 @@ impl Shared {
             pieces: vec![payload],
             copied: None,
         };
-        let (place, file) = self.write_record(record, &body, For::Compaction)?;
+        let written = self.write_record(record, &body, For::Compaction);
+        let (place, file) = written.inspect_err(|_| self.ledger.lock().give_up_move(record.id))?;
         let (done, outcome) = oneshot::channel();
         self.commit(Written {
             id: record.id,
@@ -174,8 +175,9 @@ impl Shared {
             let outcome = self.sync_segments(&round);
             let mut ledger = self.ledger.lock();
             for written in &round {
-                if outcome.is_ok() {
-                    self.enter(&mut ledger, written);
+                match outcome {
+                    Ok(()) => self.enter(&mut ledger, written),
+                    Err(_) => ledger.give_up_move(written.id),
                 }
                 ledger.settle(&written.place);
             }
@@ -201,7 +203,6 @@ impl Shared {
             let before = self.env.clock.monotonic();
             let synced = file.sync();
             let took = self.env.clock.monotonic().saturating_sub(before);
-            self.metrics.syncs.inc();
             self.metrics.sync_duration.observe(took);
             if let Err(error) = synced {
                 self.health
@@ -222,7 +223,7 @@ impl Shared {
             Known::AskIndex => self.index.get(id).unwrap_or(None),
         };
         match written.moved_from {
-            Some(from) => ledger.end_move(id, current, from, Some(place)),
+            Some(from) => ledger.end_move(id, current, from, place),
             None => {
                 self.metrics.chunks_written.inc();
                 ledger.put(id, place, current);

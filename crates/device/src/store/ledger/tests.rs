@@ -131,7 +131,7 @@ fn a_move_counts_only_if_the_chunk_is_still_there() {
 
     ledger.begin_move(A);
     let to = reserve(&mut ledger, 2);
-    ledger.end_move(A, Some(from), from, Some(to));
+    ledger.end_move(A, Some(from), from, to);
     ledger.settle(&to);
     assert_eq!(ledger.lookup(A), Known::At(to));
     let batch = flush(&mut ledger);
@@ -157,7 +157,7 @@ fn a_chunk_deleted_during_its_move_stays_deleted() {
     );
     assert_eq!(batch.doomed, [] as [u64; 0], "the index still points there");
 
-    ledger.end_move(A, None, from, Some(to));
+    ledger.end_move(A, None, from, to);
     assert!(flush(&mut ledger).held, "the copy is still in flight");
     ledger.settle(&to);
     let batch = flush(&mut ledger);
