@@ -8,8 +8,6 @@ mod aligned;
 mod config;
 mod device;
 mod error;
-#[cfg(test)]
-mod golden;
 mod health;
 mod identity;
 pub mod lmdb;

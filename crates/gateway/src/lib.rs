@@ -19,7 +19,6 @@ pub mod condition;
 mod config;
 mod connection;
 pub mod date;
-mod line;
 mod metrics;
 mod pace;
 pub mod percent;

@@ -63,7 +63,6 @@ impl Args for ServerArgs {
                 .value_name(key.kind.placeholder())
                 .action(action)
                 .help(key.help())
-                .long_help(key.long_help())
         });
         command
             .arg(config)

@@ -15,9 +15,6 @@ use crate::cli::{ServerChoice, UserName};
 use crate::credentials;
 use crate::http::{Answer, Peer, Url};
 
-/// Where a server keeps its data if it was not told.
-pub(crate) const DATA_DEFAULT: &str = "./martlet-data";
-
 /// A running server, as a command sees it.
 pub(crate) enum Client {
     Socket {
@@ -134,7 +131,7 @@ fn data_directory(choice: &ServerChoice) -> PathBuf {
         (!first.is_empty()).then(|| PathBuf::from(first))
     };
     flag.or_else(variable)
-        .unwrap_or_else(|| PathBuf::from(DATA_DEFAULT))
+        .unwrap_or_else(|| PathBuf::from("./martlet-data"))
 }
 
 /// A user's path in the control API.

@@ -5,16 +5,40 @@
 //!
 //! **Invariant:** rows are bytes; this crate knows nothing of accounts or objects.
 
+//!
+//! In reading order: what callers write ([`Batch`], [`Procedure`]); how they exclude each other
+//! (`latch`); the state of a shard (`memtable`, `tree`, `core`, [`View`]); the way of a batch into
+//! it (`commit`, `raft`); what the shards of a device share (`host`, `budget`). [`Offline`] reads them
+//! without a server.
+
 mod batch;
 mod error;
-mod latch;
-mod memtable;
 mod procedure;
-mod shard;
+
+mod latch;
+
+mod core;
+mod memtable;
+mod tree;
 mod view;
 
-pub use batch::Batch;
+mod commit;
+mod raft;
+
+mod budget;
+mod host;
+mod metrics;
+mod offline;
+mod shard;
+mod shards;
+#[cfg(test)]
+mod testing;
+
+pub use batch::{Batch, KEY_BYTES_MAX};
 pub use error::Error;
+pub use offline::Offline;
 pub use procedure::{Execution, Latch, Procedure};
-pub use shard::{Shard, Shards};
-pub use view::{Scan, View};
+pub use shard::Shard;
+pub use shards::{Config, Shards};
+pub use tree::Row;
+pub use view::{EachRow, Scan, View};

@@ -115,6 +115,15 @@ impl Memtable {
         self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// The memory that the rows take, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// What a reader at `seq` sees of `key`; `None` if the memtable knows nothing of it.
     pub(crate) fn get(&self, key: &[u8], seq: Seq) -> Option<Cell> {
         self.rows.get(key)?.value().at(seq)

@@ -1,79 +1,63 @@
-//! The shards of a node and what can be done with one.
+//! What can be done with one shard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use base::ShardId;
 use base::env::Env;
-use base::{ShardId, Timestamp};
-use parking_lot::Mutex;
+use bytes::Bytes;
+use device::Purpose;
 
-use crate::latch::Latches;
-use crate::memtable::{Memtable, Seq};
-use crate::{Batch, Error, Execution, Procedure, View};
-
-/// All shards of this node.
-pub struct Shards {
-    shards: Vec<Shard>,
-}
-
-impl Shards {
-    /// Shards in memory alone, for tests of what stands on shards: nothing is durable.
-    pub fn volatile(env: &Env, count: u16) -> Self {
-        let shards = (0..count).map(|_| Shard::new(env.clone())).collect();
-        Self { shards }
-    }
-
-    /// How many shards the cluster has; fixed when it was made.
-    pub fn count(&self) -> u16 {
-        u16::try_from(self.shards.len()).expect("shards are counted in 16 bits")
-    }
-
-    /// The shard, which must be below [`Shards::count`].
-    pub fn get(&self, id: ShardId) -> &Shard {
-        &self.shards[usize::from(id.0)]
-    }
-}
+use crate::commit::Proposer;
+use crate::core::Core;
+use crate::latch::{Held, Latches};
+use crate::raft::LogId;
+use crate::{Error, Execution, Procedure, View};
 
 /// One shard. Cheap to clone.
 #[derive(Clone)]
 pub struct Shard {
-    core: Arc<Core>,
-}
-
-struct Core {
     env: Env,
+    id: ShardId,
     latches: Latches,
-    tables: ArcSwap<Tables>,
-    /// Everything up to here is in the tables, and readers may see it.
-    applied: AtomicU64,
-    /// Held while something is applied.
-    applying: Mutex<()>,
-    /// The newest time that a procedure was given, in ticks.
-    newest: AtomicU64,
+    home: Home,
 }
 
-/// The memtables of a shard, the newest first.
-struct Tables {
-    active: Arc<Memtable>,
+/// Where a shard lives.
+#[derive(Clone)]
+enum Home {
+    Raft(Arc<Core>, Arc<Proposer>),
+    /// In memory alone, for tests.
+    Memory(Arc<Core>),
+    /// On a device that is missing.
+    Absent,
 }
 
 impl Shard {
-    fn new(env: Env) -> Self {
-        let tables = Tables {
-            active: Arc::default(),
-        };
-        let core = Core {
-            env,
-            latches: Latches::default(),
-            tables: ArcSwap::from_pointee(tables),
-            applied: AtomicU64::new(0),
-            applying: Mutex::new(()),
-            newest: AtomicU64::new(0),
-        };
+    fn new(env: Env, id: ShardId, home: Home) -> Self {
         Self {
-            core: Arc::new(core),
+            env,
+            id,
+            latches: Latches::default(),
+            home,
         }
+    }
+
+    pub(crate) fn raft(env: Env, proposer: Arc<Proposer>) -> Self {
+        let core = proposer.core().clone();
+        Self::new(env, core.id(), Home::Raft(core, proposer))
+    }
+
+    pub(crate) fn volatile(env: Env, core: Arc<Core>) -> Self {
+        Self::new(env, core.id(), Home::Memory(core))
+    }
+
+    pub(crate) fn absent(env: Env, id: ShardId) -> Self {
+        Self::new(env, id, Home::Absent)
+    }
+
+    pub fn id(&self) -> ShardId {
+        self.id
     }
 
     /// Plans `procedure` under latches on its keys, commits what it planned and returns its output.
@@ -85,10 +69,19 @@ impl Shard {
         &self,
         procedure: P,
     ) -> Result<P::Output, Execution<P::Error>> {
-        let _held = self.core.latches.hold(procedure.latches()).await;
-        let (batch, output) = procedure.plan(self.core.tick(), &self.core.view())?;
+        self.ready().await?;
+        let held = self.latches.hold(procedure.latches()).await;
+        let core = self.core()?;
+        let (batch, output) = {
+            let view = core.view()?;
+            procedure.plan(core.tick(self.env.clock.now()), &view)?
+        };
         if !batch.is_empty() {
-            self.core.apply(batch);
+            let purpose = match batch.grows() {
+                true => Purpose::Grow,
+                false => Purpose::Reclaim,
+            };
+            self.commit(batch.encode(), purpose, held).await?;
         }
         Ok(output)
     }
@@ -96,35 +89,61 @@ impl Shard {
     /// A linearizable snapshot: sees everything that was acknowledged before the call. Do not hold
     /// it across an `await`: it pins pages of the B-tree.
     pub async fn view(&self) -> Result<View, Error> {
-        Ok(self.core.view())
-    }
-}
-
-impl Core {
-    /// The time, later than any that was given before.
-    fn tick(&self) -> Timestamp {
-        let now = self.env.clock.now();
-        let later = |newest| Some(now.ticks().max(newest + 1));
-        let before = self
-            .newest
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later)
-            .expect("there always is a later time");
-        Timestamp::from_ticks(now.ticks().max(before + 1))
+        if let Home::Raft(_, proposer) = &self.home {
+            proposer.linearize().await?;
+        }
+        self.core()?.view()
     }
 
-    fn view(&self) -> View {
-        let tables = self.tables.load();
-        View {
-            seq: self.applied.load(Ordering::Acquire),
-            memtables: vec![tables.active.clone()],
+    fn core(&self) -> Result<&Core, Error> {
+        match &self.home {
+            Home::Raft(core, _) | Home::Memory(core) => Ok(core),
+            Home::Absent => Err(Error::Unavailable {
+                retry_in: Duration::from_secs(30),
+            }),
         }
     }
 
-    fn apply(&self, batch: Batch) {
-        let _applying = self.applying.lock();
-        let seq: Seq = self.applied.load(Ordering::Relaxed) + 1;
-        self.tables.load().active.apply(seq, batch.effects);
-        self.applied.store(seq, Ordering::Release);
+    /// Waits until this node may plan, and has the memory for it.
+    async fn ready(&self) -> Result<(), Error> {
+        if let Home::Raft(_, proposer) = &self.home {
+            proposer.linearize().await?;
+            proposer.host().room().await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, batch: Bytes, purpose: Purpose, held: Held) -> Result<(), Error> {
+        match &self.home {
+            Home::Raft(_, proposer) => {
+                let host = proposer.host();
+                host.admit(batch.len() as u64, purpose)?;
+                let started = self.env.clock.monotonic();
+                proposer.commit(batch, held).await?;
+                let took = self.env.clock.monotonic() - started;
+                host.metrics().commit_duration.observe(took);
+                Ok(())
+            }
+            Home::Memory(core) => {
+                let next = |applied: Option<LogId>| LogId {
+                    index: applied.map_or(0, |log_id| log_id.index + 1),
+                    ..LogId::default()
+                };
+                core.apply(&[batch], |memo| memo.applied = Some(next(memo.applied)))?;
+                Ok(())
+            }
+            Home::Absent => Err(self.core().err().unwrap_or(Error::Unknown)),
+        }
+    }
+
+    /// Ends the shard's Raft group.
+    pub(crate) async fn stop(&self) {
+        if let Home::Raft(_, proposer) = &self.home
+            && let Some(raft) = proposer.raft()
+            && let Err(error) = raft.shutdown().await
+        {
+            tracing::warn!(shard = %self.id, %error, "stopping a shard");
+        }
     }
 }
 

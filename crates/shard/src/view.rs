@@ -1,19 +1,29 @@
 //! Reading: a consistent snapshot of one shard.
 
-use std::cmp::Ordering;
+mod merge;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::Error;
-use crate::memtable::{Cell, Cursor, Memtable, Seq};
+use crate::memtable::{Cell, Memtable, Seq};
+use crate::tree::{Cursor, Database, Reader, Row, row};
+use merge::{Direction, Merge, Seen};
 
 /// A consistent snapshot of one shard.
 pub struct View {
+    seq: Seq,
     /// The newest first.
-    pub(crate) memtables: Vec<Arc<Memtable>>,
-    pub(crate) seq: Seq,
+    memtables: Vec<Arc<Memtable>>,
+    tree: Option<TreeView>,
+}
+
+/// One shard's rows in the tree.
+pub(crate) struct TreeView {
+    database: Database<'static>,
+    reader: Reader,
 }
 
 /// What a scan does next.
@@ -25,24 +35,32 @@ pub enum Scan {
     Stop,
 }
 
-/// Which way a scan goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Up,
-    Down,
-}
+/// Receives everything that a shard holds.
+pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], Result<Row<'_>, Error>);
 
 impl View {
+    pub(crate) fn new(seq: Seq, memtables: Vec<Arc<Memtable>>, tree: Option<TreeView>) -> Self {
+        Self {
+            seq,
+            memtables,
+            tree,
+        }
+    }
+
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         for memtable in &self.memtables {
             match memtable.get(key, self.seq) {
                 Some(Cell::Put(value)) => return Ok(Some(value)),
                 Some(Cell::Deleted) => return Ok(None),
-                Some(Cell::Added(_)) => return Err(not_a_row(key)),
+                Some(Cell::Added(_)) => return Err(unlike(key, "counter", "row")),
                 None => {}
             }
         }
-        Ok(None)
+        match self.stored(key)? {
+            Some(Row::Value(value)) => Ok(Some(row::copied(value))),
+            Some(Row::Counter(_)) => Err(unlike(key, "counter", "row")),
+            None => Ok(None),
+        }
     }
 
     /// Calls `each` with the rows between the bounds in ascending order of keys until it answers
@@ -54,7 +72,7 @@ impl View {
         to: Bound<&[u8]>,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
     ) -> Result<(), Error> {
-        self.merge(Direction::Up, from, to, each)
+        self.visit_rows(Direction::Up, from, to, each)
     }
 
     /// As [`View::scan`], in descending order: from `to` down to `from`. A [`Scan::Seek`] goes to
@@ -65,129 +83,98 @@ impl View {
         to: Bound<&[u8]>,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
     ) -> Result<(), Error> {
-        self.merge(Direction::Down, to, from, each)
+        self.visit_rows(Direction::Down, to, from, each)
     }
 
     /// The value of a counter: the sum of all that was added to it, 0 if nothing was.
     pub fn counter(&self, key: &[u8]) -> Result<i64, Error> {
-        let mut sum = 0i64;
+        let mut sum = match self.stored(key)? {
+            Some(Row::Counter(sum)) => sum,
+            Some(Row::Value(_)) => return Err(unlike(key, "row", "counter")),
+            None => 0,
+        };
         for memtable in &self.memtables {
             match memtable.get(key, self.seq) {
                 Some(Cell::Added(by)) => sum = sum.wrapping_add(by),
-                Some(Cell::Put(_) | Cell::Deleted) => return Err(not_a_counter(key)),
+                Some(Cell::Put(_) | Cell::Deleted) => return Err(unlike(key, "row", "counter")),
                 None => {}
             }
         }
         Ok(sum)
     }
 
+    fn stored(&self, key: &[u8]) -> Result<Option<Row<'_>>, Error> {
+        match &self.tree {
+            Some(tree) => row::get(&tree.database, &tree.reader, key),
+            None => Ok(None),
+        }
+    }
+
     /// Visits the rows from `start` on in the given direction until `end`.
-    fn merge(
+    fn visit_rows(
         &self,
         direction: Direction,
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Scan,
     ) -> Result<(), Error> {
-        let mut cursors: Vec<_> = self.memtables.iter().map(|m| m.cursor(self.seq)).collect();
-        for cursor in &mut cursors {
-            direction.seek(cursor, start);
-        }
-        while let Some(first) = direction.first(&cursors) {
-            let (key, cell) = cursors[first].row().expect("the first cursor is on a row");
+        let mut merge = self.merge(direction);
+        merge.seek(start)?;
+        while let Some((key, seen)) = merge.first() {
             if direction.is_past(key, end) {
                 return Ok(());
             }
-            let then = match cell {
-                Cell::Put(value) => each(key, value),
-                Cell::Deleted | Cell::Added(_) => Scan::Next,
+            let then = match seen.row()? {
+                Some(Row::Value(value)) => each(key, value),
+                Some(Row::Counter(_)) | None => Scan::Next,
             };
             match then {
                 Scan::Stop => return Ok(()),
                 Scan::Seek(target) if direction.is_ahead(&target, key) => {
-                    let start = direction.resume(&target);
-                    for cursor in &mut cursors {
-                        direction.seek(cursor, start);
-                    }
+                    merge.seek(direction.resume(&target))?;
                 }
-                Scan::Next | Scan::Seek(_) => direction.step(&mut cursors, first),
+                Scan::Next | Scan::Seek(_) => merge.step()?,
             }
         }
         Ok(())
     }
-}
 
-impl Direction {
-    fn seek(self, cursor: &mut Cursor<'_>, start: Bound<&[u8]>) {
-        match self {
-            Self::Up => cursor.seek(start),
-            Self::Down => cursor.seek_back(start),
-        }
-    }
-
-    /// The cursor that is on the next key; of several, that of the newest source.
-    fn first(self, cursors: &[Cursor<'_>]) -> Option<usize> {
-        let mut first: Option<(usize, &[u8])> = None;
-        for (i, cursor) in cursors.iter().enumerate() {
-            let Some((key, _)) = cursor.row() else {
-                continue;
-            };
-            if first.is_none_or(|(_, best)| self.before(key, best)) {
-                first = Some((i, key));
+    /// Visits everything, counters too, in ascending order; what is damaged as well.
+    pub(crate) fn visit_all(&self, each: EachRow<'_>) -> Result<(), Error> {
+        let mut merge = self.merge(Direction::Up);
+        merge.seek(Bound::Unbounded)?;
+        while let Some((key, seen)) = merge.first() {
+            match seen {
+                // Its sum may be spread over all sources.
+                Seen::Cell(Cell::Added(_)) => match self.counter(key) {
+                    Ok(0) => {}
+                    sum => each(key, sum.map(Row::Counter)),
+                },
+                _ => match seen.row() {
+                    Ok(None) => {}
+                    Ok(Some(row)) => each(key, Ok(row)),
+                    Err(error) => each(key, Err(error)),
+                },
             }
+            merge.step()?;
         }
-        first.map(|(i, _)| i)
+        Ok(())
     }
 
-    /// Moves every cursor that is on the key of `cursors[first]`.
-    fn step(self, cursors: &mut [Cursor<'_>], first: usize) {
-        let (key, _) = cursors[first].row().expect("the first cursor is on a row");
-        let on_key = |cursor: &Cursor<'_>| cursor.row().is_some_and(|(other, _)| other == key);
-        let moves: Vec<bool> = cursors.iter().map(on_key).collect();
-        for (cursor, _) in cursors.iter_mut().zip(moves).filter(|(_, moves)| *moves) {
-            match self {
-                Self::Up => cursor.next(),
-                Self::Down => cursor.prev(),
-            }
-        }
-    }
-
-    fn before(self, a: &[u8], b: &[u8]) -> bool {
-        match self {
-            Self::Up => a < b,
-            Self::Down => a > b,
-        }
-    }
-
-    fn is_past(self, key: &[u8], end: Bound<&[u8]>) -> bool {
-        match end {
-            Bound::Unbounded => false,
-            Bound::Included(end) => self.before(end, key),
-            Bound::Excluded(end) => !self.before(key, end),
-        }
-    }
-
-    /// Whether a seek to `target` leaves `key`, where the scan is, behind.
-    fn is_ahead(self, target: &[u8], key: &[u8]) -> bool {
-        match (self, target.cmp(key)) {
-            (Self::Up, order) => order == Ordering::Greater,
-            // Backwards, the row at the target itself is skipped, so it may be where we are.
-            (Self::Down, order) => order != Ordering::Greater,
-        }
-    }
-
-    fn resume(self, target: &[u8]) -> Bound<&[u8]> {
-        match self {
-            Self::Up => Bound::Included(target),
-            Self::Down => Bound::Excluded(target),
-        }
+    fn merge(&self, direction: Direction) -> Merge<'_> {
+        let memtables = self.memtables.iter().map(|m| m.cursor(self.seq));
+        let tree = self.tree.as_ref();
+        let tree = tree.map(|tree| Cursor::new(tree.database, &tree.reader));
+        Merge::new(direction, memtables, tree)
     }
 }
 
-fn not_a_row(key: &[u8]) -> Error {
-    Error::Damaged(format!("{} is a counter", key.escape_ascii()))
+impl TreeView {
+    pub(crate) fn new(database: Database<'static>, reader: Reader) -> Self {
+        Self { database, reader }
+    }
 }
 
-fn not_a_counter(key: &[u8]) -> Error {
-    Error::Damaged(format!("{} is a row and no counter", key.escape_ascii()))
+fn unlike(key: &[u8], is: &str, wanted: &str) -> Error {
+    Error::Damaged(format!("{} is a {is}, not a {wanted}", key.escape_ascii()))
 }

@@ -1,0 +1,184 @@
+//! What all shards of one device share: its log, its tree, the flush and the memory.
+
+mod flush;
+mod open;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::ShardId;
+use device::{Device, Log, Purpose};
+use parking_lot::{Mutex, RwLock};
+
+use crate::budget::Budget;
+use crate::commit::Proposer;
+use crate::core::Core;
+use crate::metrics::Metrics;
+use crate::raft::{Memo, SnapshotData, Spool, snapshot_rows};
+use crate::tree::{Failure, Tree};
+use crate::{Error, shards::Config};
+
+pub(crate) use flush::Flusher;
+pub(crate) use open::Opened;
+
+pub(crate) struct Host {
+    device: Device,
+    tree: Arc<Tree>,
+    log: Log,
+    cores: Vec<Arc<Core>>,
+    budget: Arc<Budget>,
+    /// Held by the one who writes to the tree.
+    writing: Mutex<()>,
+    /// Who is told that a shard was flushed, so that its log can be purged.
+    proposers: RwLock<BTreeMap<ShardId, Weak<Proposer>>>,
+    flush_asked: flush::Asked,
+    /// Less than this left on the file system, and only what frees space is taken.
+    reserve_bytes: u64,
+    metrics: Metrics,
+}
+
+impl Host {
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn introduce(&self, proposer: &Arc<Proposer>) {
+        let weak = Arc::downgrade(proposer);
+        self.proposers.write().insert(proposer.shard(), weak);
+    }
+
+    /// Waits until there is memory for another procedure's effects.
+    pub(crate) async fn room(&self) -> Result<(), Error> {
+        if self.budget.has_room() {
+            return Ok(());
+        }
+        self.metrics.waits.inc();
+        self.budget.room(|| self.flush_asked.ask()).await
+    }
+
+    /// Whether a batch of `bytes` may be committed here.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`] for what grows on a full device; [`Error::Unavailable`] if the device
+    /// is out of service.
+    pub(crate) fn admit(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
+        /// For the entry's head, and what else is in it.
+        const HEAD_BYTES: u64 = 64 << 10;
+
+        if bytes + HEAD_BYTES > self.log.append_bytes_max() {
+            tracing::error!(bytes, "a batch is too large for the log");
+            return Err(Error::OutOfSpace);
+        }
+        if purpose == Purpose::Grow && self.budget.is_full() {
+            return Err(Error::OutOfSpace);
+        }
+        self.log.admit(bytes, purpose).map_err(|error| match error {
+            device::Error::Full => {
+                // A flush lets files of the log be used again.
+                self.flush_asked.ask();
+                Error::OutOfSpace
+            }
+            device::Error::ReadOnly(_) => Error::OutOfSpace,
+            _ => Error::Unavailable {
+                retry_in: Duration::from_secs(30),
+            },
+        })
+    }
+
+    /// A file to receive a snapshot of the shard into.
+    pub(crate) fn spool(&self, shard: ShardId) -> io::Result<Spool> {
+        let path = self.device.dir().join(format!("snapshot-{:04}", shard.0));
+        Spool::new(self.device.env().disk.clone(), &path)
+    }
+
+    /// Replaces a shard by a snapshot.
+    pub(crate) fn install(
+        &self,
+        core: &Core,
+        memo: Memo,
+        snapshot: &mut SnapshotData,
+    ) -> Result<(), device::Error> {
+        let _writing = self.writing.lock();
+        let mut install = || {
+            let mut txn = self.tree.write()?;
+            let database = self.tree.database(core.id());
+            database.clear(&mut txn)?;
+            while let Some(piece) = snapshot.next_piece()? {
+                snapshot_rows(piece, |key, stored| -> Result<(), Failure> {
+                    Ok(database.put(&mut txn, key, stored)?)
+                })?;
+            }
+            self.tree.put_memo(&mut txn, core.id(), &memo)?;
+            let id = txn.id();
+            let dropped = core.replace(id, memo.clone(), || {
+                txn.commit()?;
+                self.tree.committed(id);
+                Ok(())
+            })?;
+            Ok(dropped)
+        };
+        let dropped = install().map_err(|failure| self.failed("installing a snapshot", failure))?;
+        self.budget.shrank(dropped);
+        Ok(())
+    }
+
+    /// What a failed write of the tree means for the device.
+    fn failed(&self, what: &str, failure: Failure) -> device::Error {
+        match failure {
+            Failure::Lmdb(error) => {
+                let error = device::lmdb::into_io(error);
+                self.device.health().write_failed(what, &error)
+            }
+            Failure::Shard(error) => device::Error::damaged(format!("{what}: {error}")),
+        }
+    }
+}
+
+/// Settings with every value decided for a device.
+pub(crate) struct Settings {
+    pub(crate) memtable_bytes: u64,
+    pub(crate) reserve_bytes: u64,
+    pub(crate) map_bytes: usize,
+    pub(crate) log: device::LogConfig,
+}
+
+impl Settings {
+    pub(crate) fn of(device: &Device, config: &Config) -> Result<Self, device::Error> {
+        const MIB: u64 = 1 << 20;
+        let total_bytes = device.space()?.total_bytes;
+        let memtable_bytes = config
+            .memtable_bytes
+            .unwrap_or((total_bytes / 64).clamp(4 * MIB, 64 * MIB));
+        // A flush writes what two memtables hold, and the tree's pages around it.
+        let reserve_bytes = device.reserve_bytes().min(4 * memtable_bytes);
+        // The file cannot outgrow the file system; the rest is address space.
+        let map_bytes = total_bytes.next_power_of_two().max(1 << 30);
+        Ok(Self {
+            memtable_bytes,
+            reserve_bytes,
+            map_bytes: usize::try_from(map_bytes).unwrap_or(usize::MAX / 2),
+            log: device::LogConfig {
+                file_bytes: config.log_file_bytes,
+                reserve_bytes,
+            },
+        })
+    }
+}

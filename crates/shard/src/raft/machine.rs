@@ -1,0 +1,155 @@
+//! A shard's state, as openraft drives it.
+
+use std::sync::Arc;
+
+use openraft::storage::RaftStateMachine;
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, StoredMembership,
+};
+
+use super::{Entry, LogId, Memo, NodeId, SnapshotData, SnapshotMeta, StorageError, Types};
+use crate::Error;
+use crate::core::Core;
+use crate::host::Host;
+
+/// Cheap to clone; all clones are one state.
+#[derive(Clone)]
+pub(crate) struct StateMachine {
+    pub(crate) host: Arc<Host>,
+    pub(crate) core: Arc<Core>,
+    /// The last snapshot that openraft was told of.
+    pub(crate) told: Option<LogId>,
+}
+
+impl StateMachine {
+    pub(crate) fn new(host: Arc<Host>, core: Arc<Core>) -> Self {
+        Self {
+            host,
+            core,
+            told: None,
+        }
+    }
+
+    /// Applies an entry; returns by how much the memtable grew.
+    pub(crate) fn apply_to(core: &Core, entry: &Entry) -> Result<u64, Error> {
+        let batches = match &entry.payload {
+            EntryPayload::Normal(proposal) => proposal.batches(),
+            _ => &[],
+        };
+        core.apply(batches, |memo: &mut Memo| {
+            memo.applied = Some(entry.log_id);
+            match &entry.payload {
+                EntryPayload::Normal(proposal) => memo.time = memo.time.max(proposal.time()),
+                EntryPayload::Membership(membership) => {
+                    let made = Some(entry.log_id);
+                    memo.membership = StoredMembership::new(made, membership.clone());
+                }
+                EntryPayload::Blank => {}
+            }
+        })
+    }
+
+    fn apply_one(&self, entry: &Entry) -> Result<(), Error> {
+        let grown = Self::apply_to(&self.core, entry)?;
+        self.host.budget().grew(grown);
+        if let EntryPayload::Normal(proposal) = &entry.payload
+            && let Some(local) = proposal.local()
+        {
+            local.finish(&Ok(()));
+        }
+        Ok(())
+    }
+
+    /// The shard as the tree has it.
+    async fn snapshot(&self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        let read = SnapshotData::of_tree(self.host.tree(), self.core.id());
+        let (memo, data) = read.map_err(|error| StorageIOError::read_state_machine(&error))?;
+        Ok(memo.applied.map(|applied| Snapshot {
+            meta: SnapshotMeta {
+                last_log_id: Some(applied),
+                last_membership: memo.membership,
+                snapshot_id: applied.to_string(),
+            },
+            snapshot: Box::new(data),
+        }))
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId>, super::StoredMembership), StorageError> {
+        let memo = self.core.memo();
+        Ok((memo.applied, memo.membership))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut answers = Vec::new();
+        for entry in entries {
+            self.apply_one(&entry)
+                .map_err(|error| StorageIOError::apply(entry.log_id, &error))?;
+            answers.push(());
+        }
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        let builder = self.clone();
+        self.told = self.core.memo_in_tree().ok().and_then(|memo| memo.applied);
+        builder
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError> {
+        let spool = self.host.spool(self.core.id());
+        let spool = spool.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+        Ok(Box::new(SnapshotData::Spool(spool)))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        mut snapshot: Box<SnapshotData>,
+    ) -> Result<(), StorageError> {
+        let memo = Memo {
+            applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            time: 0,
+        };
+        let (host, core) = (self.host.clone(), self.core.clone());
+        // Reads a file and writes the tree.
+        let installed =
+            tokio::task::spawn_blocking(move || host.install(&core, memo, &mut snapshot)).await;
+        let installed = installed.map_err(|panic| StorageIOError::write_snapshot(None, &panic))?;
+        installed.map_err(|error| StorageIOError::write_snapshot(None, &error).into())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        self.snapshot().await
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for StateMachine {
+    /// A snapshot is what the tree holds. After a flush that is newer than the last one; if it is
+    /// not, somebody wants a newer one, and so there is a flush first.
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let failed = |error: &Error| StorageIOError::<NodeId>::write_snapshot(None, error);
+        let in_tree = self.core.memo_in_tree().map_err(|error| failed(&error))?;
+        if in_tree.applied <= self.told {
+            let host = self.host.clone();
+            let flushed = tokio::task::spawn_blocking(move || host.flush()).await;
+            flushed
+                .map_err(|panic| StorageIOError::write_snapshot(None, &panic))?
+                .map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+        }
+        match self.snapshot().await? {
+            Some(snapshot) => Ok(snapshot),
+            None => Err(failed(&Error::Damaged("an empty shard has no snapshot".into())).into()),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the tests of this crate share.
+
+use std::ops::Bound;
+use std::path::PathBuf;
+
+use base::env::Env;
+use base::{DeviceId, ShardId, Timestamp};
+use device::{Device, Identity};
+use tempfile::TempDir;
+
+use crate::{Batch, Config, Execution, Latch, Procedure, Scan, Shard, Shards, View};
+
+/// Devices in temporary directories, on the real disk.
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) config: Config,
+    pub(crate) count: u16,
+    dir: TempDir,
+    devices: u16,
+}
+
+impl World {
+    pub(crate) fn new(devices: u16, count: u16) -> Self {
+        let world = Self {
+            env: Env::real(),
+            config: Config {
+                // Tests flush when they want to.
+                flush_interval: std::time::Duration::from_secs(60),
+                log_file_bytes: Some(1 << 20),
+                memtable_bytes: None,
+            },
+            count,
+            dir: tempfile::tempdir().unwrap(),
+            devices,
+        };
+        for i in 0..devices {
+            let identity = Identity {
+                cluster: 1,
+                device: DeviceId(u128::from(i) + 1),
+                shards: count,
+                created: Timestamp::from_secs(1),
+            };
+            Device::format(&world.env, &world.path(i), &identity).unwrap();
+        }
+        let devices: Vec<_> = (0..devices).map(|i| world.device(i).unwrap()).collect();
+        Shards::format(&devices, count, &world.config).unwrap();
+        world
+    }
+
+    pub(crate) fn path(&self, device: u16) -> PathBuf {
+        self.dir.path().join(format!("d{device}"))
+    }
+
+    pub(crate) fn device(&self, i: u16) -> Result<Device, device::Error> {
+        Device::open(self.env.clone(), &self.path(i), device::Config::default())
+    }
+
+    /// Waits for tasks of shards that were dropped to let go of the device.
+    pub(crate) async fn free_device(&self, i: u16) -> Device {
+        for _ in 0..100_000 {
+            match self.device(i) {
+                Err(device::Error::Locked) => tokio::task::yield_now().await,
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("the device stays locked");
+    }
+
+    pub(crate) async fn open(&self) -> Shards {
+        self.try_open().await.unwrap()
+    }
+
+    pub(crate) async fn try_open(&self) -> Result<Shards, device::Error> {
+        let mut devices = Vec::new();
+        for i in 0..self.devices {
+            devices.push(self.free_device(i).await);
+        }
+        Shards::open(&self.env, devices, self.count, self.config.clone()).await
+    }
+}
+
+/// Does what a closure says, under the given latches.
+pub(crate) struct Do<F>(pub(crate) Vec<Latch>, pub(crate) F);
+
+impl<F, T> Procedure for Do<F>
+where
+    F: Fn(Timestamp, &View) -> (Batch, T) + Send + 'static,
+    T: Send + 'static,
+{
+    type Output = T;
+    type Error = ();
+
+    fn latches(&self) -> Vec<Latch> {
+        self.0.clone()
+    }
+
+    fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, T), Execution<()>> {
+        Ok((self.1)(now, view))
+    }
+}
+
+/// Commits a batch.
+pub(crate) async fn commit(shard: &Shard, batch: Batch) -> Result<(), Execution<()>> {
+    let plan = move |_, _: &View| (batch.clone(), ());
+    shard.execute(Do(Vec::new(), plan)).await
+}
+
+pub(crate) async fn write(shard: &Shard, fill: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::new();
+    fill(&mut batch);
+    commit(shard, batch).await.unwrap();
+}
+
+pub(crate) fn first(shards: &Shards) -> &Shard {
+    shards.get(ShardId(0))
+}
+
+pub(crate) fn rows(view: &View) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let each = &mut |key: &[u8], value: &[u8]| {
+        rows.push((text(key), text(value)));
+        Scan::Next
+    };
+    view.scan(Bound::Unbounded, Bound::Unbounded, each).unwrap();
+    rows
+}
+
+pub(crate) fn pair(key: &str, value: &str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}

@@ -1,0 +1,101 @@
+//! Rows as the tree stores them: a kind, a checksum over key and value, the value.
+
+use base::checksum::crc32c_of;
+use bytes::Bytes;
+use heed::{RoTxn, RwTxn};
+
+use super::{Database, damaged, read_error};
+use crate::Error;
+
+/// Checksum and kind.
+const HEAD_BYTES: usize = 5;
+const ROW: u8 = 0;
+const COUNTER: u8 = 1;
+
+/// What is stored under a key, before it is known to be whole.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) stored: &'a [u8],
+}
+
+/// What is stored under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row<'a> {
+    Value(&'a [u8]),
+    Counter(i64),
+}
+
+impl<'a> Found<'a> {
+    pub(crate) fn check(self) -> Result<Row<'a>, Error> {
+        check(self.key, self.stored)
+    }
+}
+
+/// Reads what is stored under `key`.
+fn check<'a>(key: &[u8], stored: &'a [u8]) -> Result<Row<'a>, Error> {
+    let bad = |what: &str| damaged(format!("{}: {what}", key.escape_ascii()));
+    let Some(([a, b, c, d, kind], value)) = stored.split_first_chunk::<HEAD_BYTES>() else {
+        return Err(bad("cut short"));
+    };
+    if u32::from_le_bytes([*a, *b, *c, *d]) != checksum(key, *kind, value) {
+        return Err(bad("wrong checksum"));
+    }
+    match (*kind, <[u8; 8]>::try_from(value)) {
+        (ROW, _) => Ok(Row::Value(value)),
+        (COUNTER, Ok(sum)) => Ok(Row::Counter(i64::from_le_bytes(sum))),
+        _ => Err(bad("of an unknown kind")),
+    }
+}
+
+impl Row<'_> {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Value(_) => ROW,
+            Self::Counter(_) => COUNTER,
+        }
+    }
+}
+
+fn checksum(key: &[u8], kind: u8, value: &[u8]) -> u32 {
+    let key_bytes = u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes();
+    crc32c_of(&[&key_bytes, key, &[kind], value])
+}
+
+pub(crate) fn get<'a>(
+    database: &Database<'_>,
+    txn: &'a RoTxn,
+    key: &[u8],
+) -> Result<Option<Row<'a>>, Error> {
+    let stored = database.get(txn, key).map_err(|error| read_error(&error))?;
+    stored.map(|stored| check(key, stored)).transpose()
+}
+
+pub(crate) fn put(
+    database: &Database<'_>,
+    txn: &mut RwTxn,
+    key: &[u8],
+    row: Row<'_>,
+) -> Result<(), heed::Error> {
+    let sum;
+    let value = match row {
+        Row::Value(value) => value,
+        Row::Counter(of) => {
+            sum = of.to_le_bytes();
+            &sum
+        }
+    };
+    let crc = checksum(key, row.kind(), value).to_le_bytes();
+    // Written straight into the page.
+    database.put_reserved(txn, key, HEAD_BYTES + value.len(), |space| {
+        use std::io::Write;
+        space.write_all(&crc)?;
+        space.write_all(&[row.kind()])?;
+        space.write_all(value)
+    })
+}
+
+/// A value that outlives the transaction.
+pub(crate) fn copied(value: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(value)
+}
