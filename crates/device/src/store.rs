@@ -5,7 +5,8 @@
 //! - `record`, `segment`, `walk` know the bytes on disk; `index` the rows of LMDB.
 //! - `ledger` decides what is true now; it is pure.
 //! - `write`, `active`, `group` bring a chunk to the disk; `read`, `files`, `buffers` fetch one.
-//! - `flush` tells the index what the ledger knows, and gives space back; `recover` is the start.
+//! - `flush` tells the index what the ledger knows, `reclaim` then gives space back; `recover` is the
+//!   start.
 //! - `compact` and `scrub` run in the background, as `pace` lets them; `verify` is for a device that
 //!   nobody has open.
 //!
@@ -24,6 +25,7 @@ mod ledger;
 mod pace;
 mod queue;
 mod read;
+mod reclaim;
 mod record;
 mod recover;
 mod scrub;
@@ -59,6 +61,7 @@ use index::Index;
 use ledger::Ledger;
 use pace::Pace;
 use queue::Queue;
+use reclaim::Holes;
 use recover::Recovered;
 
 /// Each frame of a payload has its own checksum.
@@ -114,6 +117,8 @@ pub(crate) struct Shared {
     index: Index,
     /// One flush at a time; also whoever punches, so that no file goes meanwhile.
     flushing: Mutex<()>,
+    /// Dead records whose blocks have not been given back.
+    holes: Mutex<Holes>,
     active: Mutex<Active>,
     ledger: Mutex<Ledger>,
     files: Files,
@@ -173,6 +178,7 @@ impl Store {
             metrics: context.metrics,
             index,
             flushing: Mutex::new(()),
+            holes: Mutex::default(),
             active: Mutex::new(active),
             ledger: Mutex::new(ledger),
             buffers: Buffers::default(),

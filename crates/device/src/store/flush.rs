@@ -1,24 +1,18 @@
-//! Tells the index what the ledger knows, then gives back the space that nobody needs any more.
-//!
-//! **Invariant:** a hole is punched and a segment removed only after the index that no longer
-//! points there is durable.
+//! Tells the index what the ledger knows, every few seconds and when somebody waits for it.
 
 use std::time::Duration;
 
 use base::ChunkId;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::ledger::{Batch, Known};
+use super::ledger::Known;
+use super::reclaim::Left;
 use super::record::Place;
 use super::write::LEDGER_CHANGES_MAX;
 use super::{Shared, Store};
 use crate::{Error, Identity, lmdb};
-use base::env::Open;
-
-/// A smaller hole is not worth its extent: compaction gets it.
-pub(crate) const PUNCH_BYTES_MIN: u64 = 64 * 1024;
 
 /// Deletions that had to wait for writes in flight are tried again after this.
 const HELD_RETRY: Duration = Duration::from_millis(5);
@@ -190,12 +184,15 @@ impl Shared {
             let took = self.env.clock.monotonic().saturating_sub(before);
             self.metrics.index_flush_duration.observe(took);
         }
-        // Who deletes to make room finds it when he is told.
-        let given_back = self.give_back(&batch);
+        // Who deletes a little to make room finds it when he is told.
+        let reclaimed = self.reclaim(&batch);
         self.flusher
             .progress
             .send_modify(|progress| progress.deletions = batch.deletions);
-        given_back.map(|()| batch.held)
+        if reclaimed? == Left::More {
+            self.flusher.request();
+        }
+        Ok(batch.held)
     }
 
     fn flush_failed(&self, error: heed::Error) -> Error {
@@ -205,62 +202,6 @@ impl Shared {
             warn!(device = %self.device, %error, "no space to write the chunk index back");
         }
         refused
-    }
-
-    /// Punches holes and removes files that the durable index no longer points to.
-    fn give_back(&self, batch: &Batch) -> Result<(), Error> {
-        let freed = batch.chunks.values().flat_map(|change| &change.freed);
-        for place in freed.filter(|place| !batch.doomed.contains(&place.segment)) {
-            self.punch(place)?;
-        }
-        if batch.doomed.is_empty() {
-            return Ok(());
-        }
-        for segment in &batch.doomed {
-            self.files.forget(*segment);
-            match self.env.disk.remove(&self.files.path(*segment)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    let what = format!("removing segment {segment}");
-                    return Err(self.health.write_failed(&what, &error));
-                }
-                _ => {}
-            }
-        }
-        if let Err(error) = self.env.disk.sync_dir(&self.dir) {
-            self.health
-                .fail("syncing the directory of segments", &error);
-            self.health.check_write()?;
-        }
-        let mut ledger = self.ledger.lock();
-        for segment in &batch.doomed {
-            ledger.removed(*segment);
-            self.metrics.segments_removed.inc();
-            info!(device = %self.device, segment, "empty segment removed");
-        }
-        Ok(())
-    }
-
-    /// Gives the blocks of a dead record back to the file system, if they are worth a hole. For
-    /// whoever holds the `flushing` lock, so that the file is not removed meanwhile.
-    pub(crate) fn punch(&self, place: &Place) -> Result<(), Error> {
-        let bytes = place.record_bytes();
-        if bytes < PUNCH_BYTES_MIN || self.ledger.lock().segment(place.segment).is_none() {
-            return Ok(());
-        }
-        let path = self.files.path(place.segment);
-        let file = self.env.disk.open(&path, Open::Write);
-        let punched = file.and_then(|file| file.punch(place.offset, bytes));
-        if let Err(error) = punched {
-            if error.kind() == std::io::ErrorKind::StorageFull {
-                // A hole may split an extent and need a block for that: the scrubber tries again.
-                return Ok(());
-            }
-            let what = format!("punching segment {} at {}", place.segment, place.offset);
-            return Err(self.health.write_failed(&what, &error));
-        }
-        self.metrics.bytes_punched.add(bytes);
-        self.ledger.lock().punched(place);
-        Ok(())
     }
 
     /// A directory that was removed or unmounted below us still takes writes through open handles.

@@ -232,10 +232,10 @@ impl Ledger {
         tally.changed = true;
     }
 
-    /// The blocks of this record were given back.
-    pub(crate) fn punched(&mut self, place: &Place) {
-        if let Some(tally) = self.segments.get_mut(&place.segment) {
-            tally.row.punched_bytes += place.record_bytes();
+    /// Blocks of dead records in this segment were given back.
+    pub(crate) fn punched(&mut self, segment: u64, bytes: u64) {
+        if let Some(tally) = self.segments.get_mut(&segment) {
+            tally.row.punched_bytes += bytes;
             tally.changed = true;
         }
     }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::ledger::Segment;
 use super::pace::Go;
+use super::reclaim::Hole;
 use super::record::{HEADER_BYTES, Header, Place, Record, Site};
 use super::segment::RECORDS_AT;
 use super::walk::{Walk, check_payload};
@@ -177,7 +178,7 @@ impl Shared {
         };
         if unknown(&current) && unknown(&durable) {
             // If it fails, the device has said so.
-            let _ = self.punch(place);
+            let _ = self.punch(&Hole::of(place));
         }
     }
 

@@ -49,11 +49,8 @@ async fn what_is_deleted_gives_its_blocks_back() {
     write(&device, 3, 10_000).await.unwrap();
     let free = || device.space().unwrap().free_bytes;
     let before = free();
-    device
-        .store()
-        .delete(&[chunk(1), chunk(2), chunk(3)])
-        .await
-        .unwrap();
+    device.store().delete(&[chunk(3)]).await.unwrap();
+    device.store().delete(&[chunk(1), chunk(2)]).await.unwrap();
     let punched = 4096 + CHUNK_BYTES_MAX as u64 + 4096 + 102_400;
     assert_eq!(free() - before, punched, "but for the small one");
     assert_eq!(device.metrics().bytes_punched.get(), punched);
@@ -96,4 +93,22 @@ async fn emptied_segments_are_removed() {
     let device = world.open();
     assert_eq!(device.store().usage().segments, 1);
     assert!(read(&device, 3, CHUNK_BYTES_MAX).await.is_ok());
+}
+
+#[tokio::test]
+async fn many_holes_do_not_hold_up_the_index() {
+    let world = World::new(5, 320 * MIB);
+    let device = world.open();
+    for id in 0..400 {
+        write(&device, id, 70_000).await.unwrap();
+    }
+    let free = || device.space().unwrap().free_bytes;
+    let before = free();
+    // Every second: none are neighbours.
+    let ids: Vec<_> = (0..400).step_by(2).map(chunk).collect();
+    device.store().delete(&ids).await.unwrap();
+    while free() < before + 200 * (4096 + 73_728) {
+        device.store().flush().await.unwrap();
+    }
+    assert_eq!(device.store().usage().dead_bytes, 0);
 }
