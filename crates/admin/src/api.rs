@@ -100,7 +100,7 @@ pub struct Device {
     pub live_bytes: u64,
     /// What deleted chunks still occupy.
     pub dead_bytes: u64,
-    /// Found since the start by reads and the scrubber.
+    /// Chunks known to be damaged or unreadable, found by reads and the scrubber.
     pub bad_records: u64,
     pub scrubbed_bytes: u64,
 }
@@ -110,6 +110,7 @@ pub struct Device {
 pub struct Garbage {
     /// Manifests of deleted and overwritten objects that wait for the collector.
     pub queued: u64,
+    pub queued_bytes: u64,
     /// Chunks of abandoned uploads that wait to be deleted.
     pub discards: u64,
 }

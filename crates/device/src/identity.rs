@@ -121,6 +121,11 @@ mod tests {
     };
 
     #[test]
+    fn the_format_stays() {
+        crate::golden::check("identity-1.txt", &IDENTITY.encode());
+    }
+
+    #[test]
     fn every_flipped_bit_is_seen() {
         let block = IDENTITY.encode();
         assert_eq!(Identity::decode(&block).unwrap().unwrap(), IDENTITY);

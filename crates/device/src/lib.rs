@@ -8,6 +8,8 @@ mod aligned;
 mod config;
 mod device;
 mod error;
+#[cfg(test)]
+mod golden;
 mod health;
 mod identity;
 pub mod lmdb;

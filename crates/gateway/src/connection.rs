@@ -112,6 +112,7 @@ async fn handle<S: Service>(
     };
     request.body.settle(&mut response).await;
     stamp(&mut response, request.transaction.header_value());
+    confirm_keep_alive(&request.headers, response.headers_mut());
     settle_length(&mut response, &request.method);
     slot.enter(State::Sending);
     ticket.status = response.status();
@@ -166,6 +167,18 @@ fn stamp(response: &mut Response, transaction: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(X_TRANS_ID.clone(), transaction.clone());
     headers.insert(X_OPENSTACK_REQUEST_ID.clone(), transaction);
+}
+
+/// A client that asks for what HTTP/1.1 does anyway may wait to be told so. If the connection closes
+/// all the same, hyper says that instead.
+fn confirm_keep_alive(request: &HeaderMap, response: &mut HeaderMap) {
+    let Some(asked) = request.get(header::CONNECTION) else {
+        return;
+    };
+    if asked.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
+        let alive = HeaderValue::from_static("keep-alive");
+        response.entry(header::CONNECTION).or_insert(alive);
+    }
 }
 
 /// An answer to HEAD says how long its body would be, and has none.

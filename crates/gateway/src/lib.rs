@@ -19,6 +19,7 @@ pub mod condition;
 mod config;
 mod connection;
 pub mod date;
+mod line;
 mod metrics;
 mod pace;
 pub mod percent;

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::line::Line;
 use crate::pace::{Alarm, Pace};
 use crate::register::{Slot, State};
 
@@ -32,6 +33,9 @@ pub(crate) struct Stream {
     /// Since when we wait for a request, or for the rest of its head.
     waiting: Option<(Waiting, Instant)>,
     read_alarm: Alarm,
+    line: Line,
+    /// What was read and rewritten but did not fit: at most three times what one read gives.
+    rewritten: Vec<u8>,
     write_pace: Pace,
     write_alarm: Alarm,
     lingering: Option<Lingering>,
@@ -57,18 +61,32 @@ impl Stream {
             idle_timeout: config.idle_timeout(),
             waiting: None,
             read_alarm: Alarm::default(),
+            line: Line::Over,
+            rewritten: Vec::new(),
             write_pace: Pace::new(config.body_timeout(), config.body_bytes_min()),
             write_alarm: Alarm::default(),
             lingering: None,
         }
     }
 
-    /// Bytes came: the first ones after a pause begin a head.
-    fn read_some(&mut self) {
+    /// Bytes came, those after `before`: the first ones after a pause begin a head.
+    fn read_some(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         if self.slot.state().is_none() {
             self.slot.enter(State::ReadingHead);
             self.waiting = Some((Waiting::ForHead, Instant::now()));
+            self.line = Line::Coming;
         }
+        if let Some(encoded) = self.line.encode(&buffer.filled()[before..]) {
+            buffer.set_filled(before);
+            self.rewritten = encoded;
+            self.give_rewritten(buffer);
+        }
+    }
+
+    fn give_rewritten(&mut self, buffer: &mut ReadBuf<'_>) {
+        let fits = self.rewritten.len().min(buffer.remaining());
+        buffer.put_slice(&self.rewritten[..fits]);
+        self.rewritten.drain(..fits);
     }
 
     /// No bytes came. While a request is handled its body has its own deadline.
@@ -151,12 +169,16 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.rewritten.is_empty() {
+            self.give_rewritten(buffer);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.tcp).poll_read(cx, buffer) {
             Poll::Pending => self.poll_wait(cx),
             Poll::Ready(Ok(())) => {
                 if buffer.filled().len() > before {
-                    self.read_some();
+                    self.read_some(buffer, before);
                 }
                 Poll::Ready(Ok(()))
             }

@@ -27,6 +27,11 @@ impl Service for Toy {
             "/refuse" => status(StatusCode::FORBIDDEN),
             "/big" => Response::new(Body::from(Bytes::from(vec![b'x'; 64 << 20]))),
             "/broken" => broken(),
+            "/zero" => {
+                let mut response = Response::new(Body::Zero);
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
             "/wait" => {
                 request.progress.enter(State::Committing);
                 tokio::time::sleep(Duration::from_secs(5)).await;
@@ -212,6 +217,32 @@ async fn malformed_heads_are_refused() {
         let answer = rest(&mut client).await;
         let head = format!("HTTP/1.1 {expected} ");
         assert!(answer.starts_with(&head), "{shown:?}: {answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_no_utf8_reaches_the_front_door() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    let request = b"GET /\xff\xfe HTTP/1.1\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let answer = rest(&mut client).await;
+    check_status(&answer, 200);
+    assert!(answer.ends_with("hello"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_its_length_and_confirms_keep_alive() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    for (method, path, status, length) in [("HEAD", "/", 200, 9), ("PUT", "/zero", 204, 0)] {
+        let head = format!("{method} {path} HTTP/1.1\r\nConnection: Keep-Alive\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let answer = until(&mut client, "\r\n\r\n").await;
+        check_status(&answer, status);
+        let length = format!("Content-Length: {length}\r\n");
+        assert!(answer.contains(&length), "{answer}");
+        assert!(answer.contains("Connection: keep-alive\r\n"), "{answer}");
     }
 }
 

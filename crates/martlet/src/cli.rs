@@ -63,6 +63,7 @@ impl Args for ServerArgs {
                 .value_name(key.kind.placeholder())
                 .action(action)
                 .help(key.help())
+                .long_help(key.long_help())
         });
         command
             .arg(config)

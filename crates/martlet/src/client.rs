@@ -15,6 +15,9 @@ use crate::cli::{ServerChoice, UserName};
 use crate::credentials;
 use crate::http::{Answer, Peer, Url};
 
+/// Where a server keeps its data if it was not told.
+pub(crate) const DATA_DEFAULT: &str = "./martlet-data";
+
 /// A running server, as a command sees it.
 pub(crate) enum Client {
     Socket {
@@ -131,7 +134,7 @@ fn data_directory(choice: &ServerChoice) -> PathBuf {
         (!first.is_empty()).then(|| PathBuf::from(first))
     };
     flag.or_else(variable)
-        .unwrap_or_else(|| PathBuf::from("./martlet-data"))
+        .unwrap_or_else(|| PathBuf::from(DATA_DEFAULT))
 }
 
 /// A user's path in the control API.

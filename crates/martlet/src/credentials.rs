@@ -28,6 +28,11 @@ impl Password {
         &self.0
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     fn of_line(line: &str) -> anyhow::Result<Self> {
         match line.trim_end_matches(['\r', '\n']) {
             "" => bail!("the password is empty"),

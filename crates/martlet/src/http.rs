@@ -125,10 +125,10 @@ fn exchange(
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !bytes.is_empty() => {}
         Err(error) => return Err(error).context("reading the answer"),
     }
-    parse(&bytes)
+    parse(&bytes, method == "HEAD")
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
+fn parse(bytes: &[u8], is_head: bool) -> anyhow::Result<Answer> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(len) =
@@ -148,7 +148,9 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Answer> {
     if answer.header("transfer-encoding").is_some() {
         bail!("the answer is chunked, which this client does not read");
     }
-    if let Some(length) = answer.header("content-length") {
+    // An answer to HEAD says how long the body would be.
+    let length = answer.header("content-length").filter(|_| !is_head);
+    if let Some(length) = length {
         let length: usize = length.parse().context("the answer's length is no number")?;
         if answer.body.len() < length {
             bail!("the answer was cut off");
@@ -184,7 +186,11 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_status_headers_and_a_body() {
-        let answer = parse(b"HTTP/1.1 200 OK\r\nX-A:  b \r\nContent-Length: 2\r\n\r\nhi").unwrap();
+        let answer = parse(
+            b"HTTP/1.1 200 OK\r\nX-A:  b \r\nContent-Length: 2\r\n\r\nhi",
+            false,
+        )
+        .unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hi"[..]));
         assert_eq!(
             (answer.header("x-a"), answer.header("x-b")),
@@ -194,9 +200,11 @@ mod tests {
 
     #[test]
     fn a_cut_answer_is_an_error() {
-        parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi").unwrap_err();
-        parse(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap_err();
-        parse(b"").unwrap_err();
-        parse(b"SSH-2.0\r\n").unwrap_err();
+        let cut = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi";
+        parse(cut, false).unwrap_err();
+        parse(cut, true).unwrap();
+        parse(b"HTTP/1.1 200 OK\r\nContent-Le", false).unwrap_err();
+        parse(b"", false).unwrap_err();
+        parse(b"SSH-2.0\r\n", false).unwrap_err();
     }
 }

@@ -45,15 +45,16 @@ fn screen(status: &Status) -> String {
     ));
     line(format_args!("shards    {}", count(status.shards)));
     line(format_args!(
-        "garbage   {} deleted bodies queued, {} abandoned chunks",
+        "garbage   {} deleted bodies ({}) and {} abandoned chunks to be removed",
         count(status.garbage.queued),
+        bytes(status.garbage.queued_bytes),
         count(status.garbage.discards)
     ));
     let bad: u64 = status.devices.iter().map(|device| device.bad_records).sum();
     match bad {
-        0 => line(format_args!("damage    none found since the start")),
+        0 => line(format_args!("damage    none known")),
         bad => line(format_args!(
-            "damage    {} BAD RECORDS found since the start: see the log",
+            "damage    {} BAD RECORDS: see the log, and martlet check",
             count(bad)
         )),
     }
@@ -137,6 +138,7 @@ mod tests {
             shards: 16,
             garbage: Garbage {
                 queued: 5,
+                queued_bytes: 3 << 20,
                 discards: 0,
             },
             requests_in_flight: 7,
@@ -148,8 +150,8 @@ mod tests {
              stored    50.0 GiB in 1,234,567 objects, 3 containers, 2 accounts\n\
              requests  7 in flight\n\
              shards    16\n\
-             garbage   5 deleted bodies queued, 0 abandoned chunks\n\
-             damage    2 BAD RECORDS found since the start: see the log\n\
+             garbage   5 deleted bodies (3.0 MiB) and 0 abandoned chunks to be removed\n\
+             damage    2 BAD RECORDS: see the log, and martlet check\n\
              \n\
              device    /disk1  (d1)\n  \
                state   healthy\n  \

@@ -56,7 +56,7 @@ pub use error::{Error, Missing};
 pub use key::{ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, OBJECT_NAME_BYTES_MAX};
 pub use listing::{Entry, ListQuery, Subdirs};
 pub use metadata::{Metadata, MetadataChange, MetadataLimits};
-pub use metrics::{Backlog, Metrics};
+pub use metrics::{Backlog, Metrics, Totals};
 pub use object::{
     AccountQuota, Condition, Expired, Fetch, Found, Object, ObjectEntry, PostObject, PutObject,
     Written,

@@ -282,6 +282,12 @@ mod tests {
     };
 
     #[test]
+    fn the_format_stays() {
+        crate::golden::check("index-chunk-1.txt", &encode_place(&[1; 16], &place(8192)));
+        crate::golden::check("index-segment-1.txt", &encode_segment(&[1; 8], &SEGMENT));
+    }
+
+    #[test]
     fn what_was_committed_is_there_after_opening_again() {
         let dir = tempfile::tempdir().unwrap();
         let rows = [

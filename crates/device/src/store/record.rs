@@ -277,6 +277,12 @@ mod tests {
     }
 
     #[test]
+    fn the_format_stays() {
+        let payload = [Bytes::from(vec![7; FRAME_BYTES + 1])];
+        crate::golden::check("record-1.txt", &encoded(&record(&payload)));
+    }
+
+    #[test]
     fn a_header_comes_back_as_it_was() {
         for len in [1, FRAME_BYTES, FRAME_BYTES + 1, CHUNK_BYTES_MAX] {
             let record = record(&[Bytes::from(vec![7; len])]);

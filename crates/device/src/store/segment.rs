@@ -102,6 +102,20 @@ mod tests {
     use std::path::Path;
 
     #[test]
+    fn the_format_stays() {
+        let head = Head {
+            site: Site {
+                device: DeviceId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+                segment: 0x1112_1314,
+                salt: 0x2122_2324_2526_2728_292a_2b2c_2d2e_2f30,
+            },
+            created: Timestamp::from_secs(1_795_000_000),
+        };
+        crate::golden::check("segment-head-1.txt", &head.encode());
+        assert_eq!(Head::decode(&head.encode()[..BLOCK_BYTES]), Some(head));
+    }
+
+    #[test]
     fn names_and_numbers_match() {
         for number in [0, 1, 0xabc, u64::MAX] {
             assert_eq!(number_of(&file_name(number)), Some(number));

@@ -143,7 +143,7 @@ impl Shared {
     }
 
     /// Writes a record somewhere; it is not durable yet.
-    fn write_record(
+    pub(crate) fn write_record(
         &self,
         record: &Record,
         body: &Body<'_>,
@@ -151,6 +151,15 @@ impl Shared {
     ) -> Result<(Place, Arc<dyn File>), Error> {
         self.health.check_write()?;
         let room = self.reserve(record_bytes(record.payload_bytes), purpose)?;
+        self.write_into(room, record, body)
+    }
+
+    fn write_into(
+        &self,
+        room: Room,
+        record: &Record,
+        body: &Body<'_>,
+    ) -> Result<(Place, Arc<dyn File>), Error> {
         let place = Place {
             segment: room.site.segment,
             offset: room.offset,
@@ -233,7 +242,7 @@ impl Shared {
 }
 
 /// A payload as direct I/O takes it.
-struct Body<'a> {
+pub(crate) struct Body<'a> {
     /// All aligned, and whole blocks.
     pieces: Vec<&'a [u8]>,
     /// What was not, with zeros to the end of its last block: follows the pieces.
@@ -242,7 +251,7 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// Copies only the last block if it is not whole; or everything, if the pieces do not fit.
-    fn new(payload: &'a [Bytes]) -> Self {
+    pub(crate) fn new(payload: &'a [Bytes]) -> Self {
         let (mut pieces, mut tail) = (Vec::with_capacity(payload.len()), Vec::new());
         for (i, piece) in payload.iter().enumerate() {
             let whole = match i + 1 == payload.len() {
@@ -282,4 +291,47 @@ fn write_at(record: &Record, body: &Body<'_>, room: &Room) -> io::Result<()> {
     slices.extend(body.pieces.iter().map(|piece| IoSlice::new(piece)));
     slices.extend(body.copied.iter().map(|copied| IoSlice::new(copied)));
     room.file.write_at(&slices, room.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{MIB, World, check_all, chunk, owner, payload, write};
+
+    #[tokio::test]
+    async fn a_slow_write_survives_that_its_segment_was_sealed_and_indexed_meanwhile() {
+        let world = World::new(1, 320 * MIB);
+        let device = world.open();
+        let shared = &device.store().shared;
+        let payload = [payload(100, 5000)];
+        let now = world.env.clock.now();
+        let record = Record::new(chunk(100), owner("100"), now, &payload).unwrap();
+        let bytes = record_bytes(record.payload_bytes);
+        let room = shared.reserve(bytes, For::NewChunk).unwrap();
+
+        let mut chunks: BTreeMap<u64, usize> = (0..4).map(|id| (id, 3_000_000)).collect();
+        for (id, len) in &chunks {
+            write(&device, *id, *len).await.unwrap();
+        }
+        assert_eq!(device.store().usage().segments, 2);
+        device.store().flush().await.unwrap();
+
+        let (place, file) = shared
+            .write_into(room, &record, &Body::new(&payload))
+            .unwrap();
+        let (done, outcome) = oneshot::channel();
+        shared.commit(Written {
+            id: record.id,
+            place,
+            file,
+            moved_from: None,
+            done,
+            _permit: None,
+        });
+        outcome.await.unwrap().unwrap();
+        chunks.insert(100, 5000);
+        drop(device);
+        world.disk.power_cut(1);
+        check_all(&world.open(), &chunks).await;
+    }
 }

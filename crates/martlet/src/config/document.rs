@@ -3,12 +3,24 @@
 use super::Key;
 
 impl Key {
-    /// What stands behind the flag in `martlet server --help`.
+    /// What stands behind the flag in `martlet server -h`.
     pub(crate) fn help(&self) -> String {
         format!(
             "{} [{}] (default {})",
             self.summary, self.kind, self.default
         )
+    }
+
+    /// What stands below the flag in `martlet server --help`.
+    pub(crate) fn long_help(&self) -> String {
+        let head = format!(
+            "{}\n[{}] (default {})",
+            self.summary, self.kind, self.default
+        );
+        match self.detail {
+            "" => head,
+            detail => format!("{head}\n\n{detail}"),
+        }
     }
 }
 

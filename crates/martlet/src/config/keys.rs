@@ -151,6 +151,14 @@ pub(crate) const KEYS: &[Key] = &[
         detail: "`failures` are those that the server or the connection failed: 408, 499 and 5xx.",
     },
     Key {
+        name: "public_url",
+        kind: Kind::Text,
+        default: "",
+        summary: "Where clients reach the Swift API, such as https://storage.example.com",
+        detail: "It is what a token comes with as `X-Storage-Url`. Empty: the host that the request for \
+                 the token named, by plain HTTP. Set it behind a TLS terminator.",
+    },
+    Key {
         name: "token_lifetime",
         kind: Kind::Time {
             min: Duration::from_mins(1),
@@ -159,6 +167,37 @@ pub(crate) const KEYS: &[Key] = &[
         default: "1d",
         summary: "How long an auth token is good for",
         detail: "A changed password or a removed user ends tokens at once, whatever this says.",
+    },
+    Key {
+        name: "inline_bytes_max",
+        kind: Kind::Bytes {
+            min: 0,
+            max: 64 * KIB,
+        },
+        default: "16KiB",
+        summary: "Bodies up to this size are kept with the metadata",
+        detail: "They cost one sync instead of two, but are copied when the B-tree is written.",
+    },
+    Key {
+        name: "garbage_delay",
+        kind: Kind::Time {
+            min: Duration::from_millis(1),
+            max: Duration::from_hours(24 * 365),
+        },
+        default: "5s",
+        summary: "How long a deleted body stays before it is removed",
+        detail: "Longer than any request takes from looking an object up to beginning to read it. Bodies \
+                 that are being read stay as long as that takes.",
+    },
+    Key {
+        name: "expiry_delay",
+        kind: Kind::Time {
+            min: Duration::ZERO,
+            max: Duration::from_hours(24 * 365),
+        },
+        default: "60s",
+        summary: "How long an expired object can still be read by who asks for expired ones",
+        detail: "It is hidden from everybody else at once, and counted until it is removed.",
     },
     Key {
         name: "reserve_bytes",

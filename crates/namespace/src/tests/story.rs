@@ -29,6 +29,9 @@ async fn an_object_lives_and_dies() {
             bytes: len as u64,
         };
         assert_eq!(usage, expected);
+        let totals = namespace.totals().await.unwrap();
+        assert_eq!((totals.accounts, totals.containers), (1, 1));
+        assert_eq!((totals.objects, totals.bytes), (1, len as u64));
     }
     assert_eq!(
         namespace.delete_container("a", "c").await,

@@ -192,3 +192,35 @@ async fn a_directory_that_was_replaced_is_noticed() {
     let _ = device.store().flush().await;
     assert_eq!(device.health().state(), State::Failed);
 }
+
+#[tokio::test]
+async fn the_index_never_points_to_what_a_power_cut_may_take() {
+    for seed in 0..20 {
+        let world = World::new(seed, 320 * MIB);
+        let device = world.open();
+        write(&device, 1, 5000).await.unwrap();
+        // A write that is cut off by a kill: the system has it, the disk not.
+        let payload = [payload(2, 5000)];
+        let now = world.env.clock.now();
+        let record = record::Record::new(chunk(2), owner("2"), now, &payload).unwrap();
+        let body = super::super::write::Body::new(&payload);
+        let shared = &device.store().shared;
+        shared
+            .write_record(&record, &body, active::For::NewChunk)
+            .unwrap();
+        drop(device);
+
+        // This start finds the record. The next one comes after a power cut.
+        world.open().close().await.unwrap();
+        world.disk.power_cut(seed);
+        let offline = crate::Offline::open(world.env.clone(), world.dir.path()).unwrap();
+        let mut found = 0;
+        offline
+            .verify(&mut |finding| {
+                found += 1;
+                assert!(matches!(finding, crate::Finding::Record(_)), "{finding:?}");
+            })
+            .unwrap();
+        assert_eq!(found, 2);
+    }
+}

@@ -1,0 +1,214 @@
+//! What the layers count, under the names that `docs/ops/metrics.md` lists.
+//!
+//! Gateway and devices name their own numbers; those of the layers between are plain structs, named
+//! here.
+
+use base::metrics::{Counter, Gauge, Report};
+use chunks::Chunks;
+use device::LogMetrics;
+use namespace::{Backlog, Metrics};
+
+/// The log of metadata on one device.
+#[expect(dead_code, reason = "shards are still kept in memory")]
+pub(super) fn log(to: &mut dyn Report, device: &str, metrics: &LogMetrics) {
+    let mut out = Labelled {
+        to,
+        label: ("device", device),
+    };
+    let m = metrics;
+    let help = "Batches written to the log of metadata; each is one sync.";
+    out.count("martlet_log_batches_total", help, &m.batches);
+    out.count(
+        "martlet_log_records_total",
+        "Records written to the log of metadata.",
+        &m.records,
+    );
+    out.count(
+        "martlet_log_written_bytes_total",
+        "Bytes written to the log of metadata.",
+        &m.bytes,
+    );
+    let help = "Time that a batch took to be durable.";
+    out.to.histogram(
+        "martlet_log_sync_seconds",
+        help,
+        &[out.label],
+        &m.write_duration,
+    );
+    out.level(
+        "martlet_log_queue",
+        "Records that wait for the log of metadata.",
+        &m.queue,
+    );
+    out.level(
+        "martlet_log_files",
+        "Files of the log of metadata that are still needed.",
+        &m.files,
+    );
+}
+
+/// Memory for bodies in flight.
+pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
+    let buffers = chunks.buffers();
+    let metrics = chunks.metrics();
+    let help = "Memory for bodies in flight.";
+    let free = "Memory for bodies in flight that is free.";
+    for (way, total, unused) in [
+        ("in", buffers.upload_bytes, buffers.upload_bytes_free),
+        ("out", buffers.read_bytes, buffers.read_bytes_free),
+    ] {
+        let mut out = Labelled {
+            to: &mut *to,
+            label: ("way", way),
+        };
+        out.amount("martlet_buffer_bytes", help, total);
+        out.amount("martlet_buffer_free_bytes", free, unused);
+    }
+    let waits = i64::try_from(buffers.upload_waits).unwrap_or(i64::MAX);
+    let help = "Requests that wait for memory.";
+    to.gauge("martlet_buffer_waits", help, &[("way", "in")], waits);
+    to.gauge(
+        "martlet_buffer_waits",
+        help,
+        &[("way", "out")],
+        metrics.read_waits.get(),
+    );
+    let help = "Chunks that ended early because memory was short.";
+    let value = metrics.chunks_cut_short.get();
+    to.counter("martlet_chunks_cut_short_total", help, &[], value);
+    let help = "Chunks whose write failed on one group and was tried on another.";
+    to.counter(
+        "martlet_chunks_moved_total",
+        help,
+        &[],
+        metrics.writes_moved.get(),
+    );
+    let help = "Chunks of abandoned uploads that wait to be deleted.";
+    to.gauge(
+        "martlet_discards_queued",
+        help,
+        &[],
+        metrics.discards_queued.get(),
+    );
+    let help = "Chunks of abandoned uploads that were left to the scrubber.";
+    to.counter(
+        "martlet_discards_left_total",
+        help,
+        &[],
+        metrics.discards_left.get(),
+    );
+}
+
+/// Objects, and what waits to be deleted; `None` if that could not be found out.
+pub(super) fn namespace(to: &mut dyn Report, metrics: &Metrics, backlog: Option<Backlog>) {
+    if let Some(backlog) = backlog {
+        let amount = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let help = "Deleted bodies that wait for the collector.";
+        to.gauge(
+            "martlet_garbage_bodies",
+            help,
+            &[],
+            amount(backlog.garbage_bodies),
+        );
+        let help = "Bytes of deleted bodies that wait for the collector.";
+        to.gauge(
+            "martlet_garbage_bytes",
+            help,
+            &[],
+            amount(backlog.garbage_bytes),
+        );
+    }
+    let m = metrics;
+    to.gauge(
+        "martlet_uploads",
+        "Bodies on their way in.",
+        &[],
+        m.uploads.get(),
+    );
+    let help = "Objects that the expirer removed.";
+    to.counter(
+        "martlet_objects_expired_total",
+        help,
+        &[],
+        m.objects_expired.get(),
+    );
+    let help = "Expired objects that wait to be removed.";
+    to.gauge("martlet_expiry_backlog", help, &[], m.expiry_backlog.get());
+    let help = "Deleted bodies that the collector removed.";
+    to.counter(
+        "martlet_bodies_collected_total",
+        help,
+        &[],
+        m.bodies_collected.get(),
+    );
+    let help = "Chunks that the collector removed.";
+    to.counter(
+        "martlet_chunks_collected_total",
+        help,
+        &[],
+        m.chunks_collected.get(),
+    );
+    let help = "Rounds of background work that failed and were put off.";
+    to.counter(
+        "martlet_background_errors_total",
+        help,
+        &[],
+        m.background_errors.get(),
+    );
+    let help = "Abandoned uploads whose parts were removed.";
+    to.counter(
+        "martlet_uploads_reaped_total",
+        help,
+        &[],
+        m.uploads_reaped.get(),
+    );
+}
+
+/// What the kernel knows of this process; what it does not say is left out.
+pub(super) fn process(to: &mut dyn Report) {
+    const PAGE_BYTES: i64 = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<i64>().ok());
+    if let Some(pages) = pages {
+        let help = "Memory of the process that is resident.";
+        to.gauge(
+            "martlet_process_resident_bytes",
+            help,
+            &[],
+            pages * PAGE_BYTES,
+        );
+    }
+    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+        let open = i64::try_from(entries.count()).unwrap_or(i64::MAX);
+        to.gauge(
+            "martlet_process_open_files",
+            "Files and sockets that are open.",
+            &[],
+            open,
+        );
+    }
+}
+
+/// Reports under one label.
+struct Labelled<'a> {
+    to: &'a mut dyn Report,
+    label: (&'a str, &'a str),
+}
+
+impl Labelled<'_> {
+    fn amount(&mut self, name: &str, help: &str, value: u64) {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.to.gauge(name, help, &[self.label], value);
+    }
+
+    fn level(&mut self, name: &str, help: &str, value: &Gauge) {
+        self.to.gauge(name, help, &[self.label], value.get());
+    }
+
+    fn count(&mut self, name: &str, help: &str, value: &Counter) {
+        self.to.counter(name, help, &[self.label], value.get());
+    }
+}

@@ -1,0 +1,107 @@
+//! What the control API shows of the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use admin::Prometheus;
+use admin::api::{self, Garbage, Status, Stored};
+use base::env::Env;
+use device::Device;
+use gateway::{InFlight, Server};
+use namespace::Namespace;
+use shard::Shards;
+use swift::Swift;
+
+use super::layers::Layers;
+use super::numbers;
+
+pub(super) struct System {
+    env: Env,
+    started: Duration,
+    devices: Vec<Device>,
+    shards: Arc<Shards>,
+    namespace: Namespace,
+    swift: Server<Swift>,
+}
+
+impl System {
+    pub(super) fn new(env: &Env, layers: &Layers, swift: Server<Swift>) -> Self {
+        Self {
+            env: env.clone(),
+            started: env.clock.monotonic(),
+            devices: layers.devices.clone(),
+            shards: Arc::clone(&layers.shards),
+            namespace: layers.namespace.clone(),
+            swift,
+        }
+    }
+}
+
+impl admin::System for System {
+    async fn status(&self) -> Result<Status, namespace::Error> {
+        let totals = self.namespace.totals().await?;
+        let backlog = self.namespace.backlog().await?;
+        let discards = self.namespace.chunks().metrics().discards_queued.get();
+        let uptime = self.env.clock.monotonic().saturating_sub(self.started);
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: uptime.as_secs(),
+            stored: Stored {
+                accounts: totals.accounts,
+                containers: totals.containers,
+                objects: totals.objects,
+                bytes: totals.bytes,
+            },
+            devices: self.devices.iter().map(device_status).collect(),
+            shards: u64::from(self.shards.count()),
+            garbage: Garbage {
+                queued: backlog.garbage_bodies,
+                queued_bytes: backlog.garbage_bytes,
+                discards: u64::try_from(discards).unwrap_or_default(),
+            },
+            requests_in_flight: self.swift.requests().len() as u64,
+        })
+    }
+
+    fn requests(&self) -> Vec<InFlight> {
+        self.swift.requests()
+    }
+
+    async fn report(&self, to: &mut Prometheus) {
+        self.swift.report(to);
+        numbers::chunks(to, self.namespace.chunks());
+        let backlog = match self.namespace.backlog().await {
+            Ok(backlog) => Some(backlog),
+            Err(error) => {
+                tracing::warn!(%error, "cannot count garbage");
+                None
+            }
+        };
+        numbers::namespace(to, self.namespace.metrics(), backlog);
+        for device in &self.devices {
+            device.report(to);
+        }
+        numbers::process(to);
+    }
+}
+
+fn device_status(device: &Device) -> api::Device {
+    let usage = device.store().usage();
+    let metrics = device.metrics();
+    let space = device.space();
+    let bytes = |of: fn(&base::env::Space) -> u64| space.as_ref().map_or(0, of);
+    api::Device {
+        id: device.id().to_string(),
+        directory: device.dir().display().to_string(),
+        state: device.health().state().to_string(),
+        reason: device.health().reason().to_string(),
+        total_bytes: bytes(|space| space.total_bytes),
+        free_bytes: bytes(|space| space.free_bytes),
+        reserve_bytes: device.reserve_bytes(),
+        chunks: usage.chunks,
+        live_bytes: usage.live_bytes,
+        dead_bytes: usage.dead_bytes,
+        bad_records: u64::try_from(metrics.bad_records.get()).unwrap_or_default(),
+        scrubbed_bytes: metrics.bytes_scrubbed.get(),
+    }
+}
