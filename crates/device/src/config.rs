@@ -21,6 +21,9 @@ pub struct Config {
     /// The chunk index is written back this often; 10 ms to 60 s. A start after a crash reads what
     /// was written since.
     pub index_flush_interval: Duration,
+    /// The most that the chunk index may grow to, and so much address space; 256 KiB to 1 TiB.
+    /// `None`: a 64th of the file system, at least 1 GiB, several times what it can need.
+    pub index_bytes_max: Option<u64>,
     /// How fast the scrubber reads; 64 KiB/s to 1 GiB/s.
     pub scrub_bytes_per_second: u64,
     /// The pause between the end of a scrub and the next start; at most a year.
@@ -39,6 +42,7 @@ impl Default for Config {
             reserve_bytes: None,
             write_threads: 4,
             index_flush_interval: Duration::from_secs(5),
+            index_bytes_max: None,
             scrub_bytes_per_second: 16 * MIB,
             scrub_interval: Duration::from_secs(6 * 3600),
             compact_bytes_per_second: 32 * MIB,
@@ -52,6 +56,7 @@ impl Default for Config {
 pub(crate) struct Settings {
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
+    pub(crate) index_bytes_max: usize,
     pub(crate) config: Config,
 }
 
@@ -65,6 +70,9 @@ impl Config {
         let reserve_bytes = self
             .reserve_bytes
             .unwrap_or((total_bytes / 25).clamp(32 * MIB, 8 * GIB));
+        let index_bytes_max = self
+            .index_bytes_max
+            .unwrap_or((total_bytes / 64).clamp(GIB, 1024 * GIB));
         let rate = 64 * 1024..=GIB;
         let year = Duration::from_secs(366 * 24 * 3600);
         let all = [
@@ -75,6 +83,10 @@ impl Config {
                 "index_flush_interval",
                 (Duration::from_millis(10)..=Duration::from_secs(60))
                     .contains(&self.index_flush_interval),
+            ),
+            (
+                "index_bytes_max",
+                (256 * 1024..=1024 * GIB).contains(&index_bytes_max),
             ),
             (
                 "scrub_bytes_per_second",
@@ -93,6 +105,8 @@ impl Config {
         Ok(Settings {
             segment_bytes: segment_bytes / MIB * MIB,
             reserve_bytes,
+            // LMDB wants whole pages.
+            index_bytes_max: usize::try_from(index_bytes_max / 4096 * 4096).unwrap_or(usize::MAX),
             config: self,
         })
     }

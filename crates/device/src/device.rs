@@ -79,7 +79,6 @@ impl Device {
             settings,
             health: health.clone(),
             metrics: metrics.clone(),
-            total_bytes: space.total_bytes,
             lock,
         })?;
         Ok(Self {
@@ -157,10 +156,17 @@ impl Device {
         /// A shard that takes longer has other worries.
         const ANSWER_MAX: Duration = Duration::from_secs(10);
         let runtime = tokio::runtime::Handle::current();
+        let stopping = self.inner.threads.stopping();
         self.inner.threads.start_jobs(move |id, owner| {
-            let answer = referenced(id, owner);
-            let answer = runtime.block_on(async { tokio::time::timeout(ANSWER_MAX, answer).await });
-            answer.unwrap_or(Referenced::Unknown)
+            let (answer, mut stopping) = (referenced(id, owner), stopping.clone());
+            runtime.block_on(async {
+                tokio::select! {
+                    answer = tokio::time::timeout(ANSWER_MAX, answer) => {
+                        answer.unwrap_or(Referenced::Unknown)
+                    }
+                    _ = stopping.wait_for(|stopping| *stopping) => Referenced::Unknown,
+                }
+            })
         })
     }
 
@@ -254,11 +260,7 @@ impl Offline {
 
     /// Reads every record and tells `each` about it, and about what is damaged. Waits for the disk.
     pub fn verify(&self, each: &mut dyn FnMut(Finding)) -> Result<(), Error> {
-        let space = self.env.disk.space(&self.dir);
-        let space = space.map_err(|error| Error::io("asking for space", error))?;
-        let map_bytes = store::map_bytes(space.total_bytes);
-        let device = self.identity.device;
-        store::verify(&self.env, &self.dir, device, map_bytes, each)
+        store::verify(&self.env, &self.dir, self.identity.device, each)
     }
 }
 

@@ -47,7 +47,7 @@ use std::thread::JoinHandle;
 use base::env::{Env, File};
 use base::{ChunkId, ContainerId, DeviceId, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Settings;
 use crate::{Error, Health, Metrics};
@@ -143,8 +143,6 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) health: Health,
     pub(crate) metrics: Arc<Metrics>,
-    /// The size of the file system.
-    pub(crate) total_bytes: u64,
     pub(crate) lock: Arc<dyn File>,
 }
 
@@ -152,6 +150,7 @@ pub(crate) struct Context {
 pub(crate) struct Threads {
     shared: Arc<Shared>,
     running: Mutex<Vec<JoinHandle<()>>>,
+    stopping: watch::Sender<bool>,
 }
 
 impl Store {
@@ -161,7 +160,7 @@ impl Store {
         let dir = context.dir.join("segments");
         let made = env.disk.create_dir(&dir);
         made.map_err(|error| Error::io(format!("making {}", dir.display()), error))?;
-        let map_bytes = map_bytes(context.total_bytes);
+        let map_bytes = context.settings.index_bytes_max;
         let index = recover::open_index(&context.dir.join("index"), map_bytes)?;
         let Recovered {
             index,
@@ -195,6 +194,7 @@ impl Store {
         });
         let threads = Threads {
             running: Mutex::default(),
+            stopping: watch::Sender::default(),
             shared: shared.clone(),
         };
         for _ in 0..shared.settings.config.write_threads {
@@ -231,13 +231,6 @@ impl Store {
     }
 }
 
-/// The index grows to a few per mille of what it indexes; this is address space, not memory.
-pub(crate) fn map_bytes(total_bytes: u64) -> usize {
-    const MIN: u64 = 1 << 30;
-    let bytes = (total_bytes / 64).max(MIN).next_multiple_of(1 << 20);
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
 impl Threads {
     fn start(&self, name: &str, run: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Error> {
         let shared = self.shared.clone();
@@ -260,6 +253,11 @@ impl Threads {
         self.start("scrub", move |shared| shared.scrub_forever(&ask))
     }
 
+    /// Turns true when the threads are told to end.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
     /// Pauses compaction and scrubbing, or lets them go on.
     pub(crate) fn pause_jobs(&self, paused: bool) {
         self.shared.compaction.set_paused(paused);
@@ -268,6 +266,7 @@ impl Threads {
 
     /// Takes nothing new, finishes what was taken, and waits until all threads have ended.
     fn stop(&self) {
+        self.stopping.send_replace(true);
         self.shared.write_slots.close();
         self.shared.writes.close();
         self.shared.compaction.stop();

@@ -1,5 +1,6 @@
 //! Tells the index what the ledger knows, every few seconds and when somebody waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use base::ChunkId;
@@ -22,6 +23,8 @@ pub(crate) struct Flusher {
     orders: Mutex<Orders>,
     changed: Condvar,
     progress: watch::Sender<Progress>,
+    /// Whether the last flush found no space.
+    starved: AtomicBool,
 }
 
 #[derive(Default)]
@@ -48,6 +51,7 @@ impl Flusher {
             orders: Mutex::default(),
             changed: Condvar::new(),
             progress: watch::Sender::default(),
+            starved: AtomicBool::new(false),
         }
     }
 
@@ -183,6 +187,7 @@ impl Shared {
         if !batch.is_empty() {
             let took = self.env.clock.monotonic().saturating_sub(before);
             self.metrics.index_flush_duration.observe(took);
+            self.flusher.starved.store(false, Relaxed);
         }
         // Who deletes a little to make room finds it when he is told.
         let reclaimed = self.reclaim(&batch);
@@ -198,7 +203,8 @@ impl Shared {
     fn flush_failed(&self, error: heed::Error) -> Error {
         let error = lmdb::into_io(error);
         let refused = self.health.write_failed("writing the chunk index", &error);
-        if matches!(refused, Error::Full) {
+        // Said once, until there is space again.
+        if matches!(refused, Error::Full) && !self.flusher.starved.swap(true, Relaxed) {
             warn!(device = %self.device, %error, "no space to write the chunk index back");
         }
         refused

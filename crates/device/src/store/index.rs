@@ -72,14 +72,12 @@ impl Index {
     }
 
     /// Opens the index in `dir` without touching it; `None` if there is none.
-    pub(crate) fn open_read_only(
-        dir: &Path,
-        map_bytes: usize,
-    ) -> Result<Option<Self>, heed::Error> {
+    pub(crate) fn open_read_only(dir: &Path) -> Result<Option<Self>, heed::Error> {
         if !dir.join("data.mdb").exists() {
             return Ok(None);
         }
-        let env = lmdb::open(dir, Access::ReadOnly, map_bytes, 2)?;
+        // LMDB takes the size of the file where that is more.
+        let env = lmdb::open(dir, Access::ReadOnly, 1 << 20, 2)?;
         let txn = env.read_txn()?;
         let opened = env
             .open_databases_and_commit(txn, |open, txn| {
@@ -303,9 +301,7 @@ mod tests {
             .unwrap();
         drop(index);
 
-        let index = Index::open_read_only(dir.path(), MAP_BYTES)
-            .unwrap()
-            .unwrap();
+        let index = Index::open_read_only(dir.path()).unwrap().unwrap();
         assert_eq!(index.get(ChunkId(1)).unwrap(), Some(place(8192)));
         assert_eq!(index.get(ChunkId(2)).unwrap(), None);
         assert_eq!(index.segments().unwrap(), BTreeMap::from([(3, SEGMENT)]));
@@ -316,11 +312,7 @@ mod tests {
     #[test]
     fn a_missing_index_is_no_error_to_a_reader() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            Index::open_read_only(dir.path(), MAP_BYTES)
-                .unwrap()
-                .is_none()
-        );
+        assert!(Index::open_read_only(dir.path()).unwrap().is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -75,7 +75,6 @@ pub(crate) fn verify(
     env: &Env,
     dir: &Path,
     device: DeviceId,
-    map_bytes: usize,
     each: &mut dyn FnMut(Finding),
 ) -> Result<(), Error> {
     let mut offline = Offline {
@@ -88,7 +87,7 @@ pub(crate) fn verify(
         seen: BTreeMap::new(),
         each,
     };
-    offline.open_index(&dir.join("index"), map_bytes);
+    offline.open_index(&dir.join("index"));
     let segments = match recover::list(&*env.disk, &offline.dir) {
         // Formatted, and never opened.
         Err(_) if !offline.has_segments()? => Vec::new(),
@@ -108,8 +107,8 @@ pub(crate) fn verify(
 }
 
 impl Offline<'_> {
-    fn open_index(&mut self, dir: &Path, map_bytes: usize) {
-        let opened = Index::open_read_only(dir, map_bytes);
+    fn open_index(&mut self, dir: &Path) {
+        let opened = Index::open_read_only(dir);
         let read = opened.and_then(|index| {
             self.rows = match &index {
                 Some(index) => index.segments()?,

@@ -296,3 +296,21 @@ async fn what_a_crash_left_unpunched_is_given_back() {
     scrub(&device, Referenced::No).await;
     assert_eq!(device.metrics().bytes_punched.get(), 204_800);
 }
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_an_answer() {
+    let (world, device, _) = mostly_dead(15).await;
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    let asked = Arc::new(AtomicBool::new(false));
+    let saw = asked.clone();
+    device
+        .start_jobs(move |_, _| {
+            saw.store(true, Ordering::Relaxed);
+            std::future::pending()
+        })
+        .unwrap();
+    while !asked.load(Ordering::Relaxed) {
+        tokio::task::yield_now().await;
+    }
+    drop(device);
+}

@@ -112,3 +112,34 @@ async fn many_holes_do_not_hold_up_the_index() {
     }
     assert_eq!(device.store().usage().dead_bytes, 0);
 }
+
+#[tokio::test]
+async fn an_index_that_finds_no_space_loses_nothing() {
+    let mut world = World::new(6, 320 * MIB);
+    world.config.index_bytes_max = Some(256 * 1024);
+    let device = world.open();
+    let mut chunks = BTreeMap::new();
+    let full = loop {
+        for _ in 0..200 {
+            let id = chunks.len() as u64;
+            write(&device, id, 100).await.unwrap();
+            chunks.insert(id, 100);
+        }
+        if let Err(error) = device.store().flush().await {
+            break error;
+        }
+    };
+    assert!(matches!(full, Error::Full), "{full:?}");
+    assert_eq!(device.health().state(), State::Healthy);
+    write(&device, 100_000, 100).await.unwrap();
+    chunks.insert(100_000, 100);
+    check_all(&device, &chunks).await;
+    assert!(matches!(device.close().await, Err(Error::Full)));
+    drop(device);
+
+    check_all(&world.open(), &chunks).await;
+    world.config.index_bytes_max = None;
+    let device = world.open();
+    check_all(&device, &chunks).await;
+    device.close().await.unwrap();
+}
