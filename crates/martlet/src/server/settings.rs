@@ -59,6 +59,7 @@ impl Config {
             scrub_interval: self.scrub_interval,
             compact_bytes_per_second: self.compact_bytes_per_second,
             leftover_age: self.leftover_age,
+            ..device::Config::default()
         }
     }
 }
