@@ -3,6 +3,7 @@
 mod damage;
 mod fault;
 mod jobs;
+mod random;
 mod space;
 mod verify;
 
