@@ -126,7 +126,7 @@ impl Device {
             .space()?
             .free_bytes
             .saturating_sub(self.reserve_bytes());
-        Ok(above + self.store().usage().allocated_bytes)
+        Ok(above + self.store().room_left())
     }
 
     /// The space of the file system.

@@ -94,7 +94,7 @@ pub struct Usage {
     /// What deleted chunks still occupy.
     pub dead_bytes: u64,
     pub segments: u64,
-    /// What can still be written without touching the free space of the file system.
+    /// What the growing segment still takes.
     pub allocated_bytes: u64,
 }
 
@@ -223,6 +223,11 @@ impl Store {
             usage.dead_bytes += used.saturating_sub(row.live_bytes + row.punched_bytes);
         }
         usage
+    }
+
+    /// What the growing segment still takes.
+    pub(crate) fn room_left(&self) -> u64 {
+        self.shared.room_left()
     }
 
     /// Records that were found to be bad and still are: the first thousand.
