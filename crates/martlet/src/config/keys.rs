@@ -228,6 +228,37 @@ pub(crate) const KEYS: &[Key] = &[
         detail: "More than the disk can do at once gain nothing.",
     },
     Key {
+        name: "memtable_bytes",
+        kind: Kind::BytesOrAuto {
+            min: MIB,
+            max: 16 * GIB,
+        },
+        default: "auto",
+        summary: "Memory for metadata that is not in the B-tree yet, per disk",
+        detail: "When it is full it is written back, and as much again may be in use until that is done. \
+                 `auto` is a sixty-fourth of the disk, between 4 MiB and 64 MiB.",
+    },
+    Key {
+        name: "flush_interval",
+        kind: Kind::Time {
+            min: Duration::from_millis(10),
+            max: Duration::from_mins(1),
+        },
+        default: "5s",
+        summary: "How often metadata is written into the B-tree",
+        detail: "A start after a crash replays from the log what was written since.",
+    },
+    Key {
+        name: "log_file_bytes",
+        kind: Kind::BytesOrAuto {
+            min: 64 * KIB,
+            max: GIB,
+        },
+        default: "auto",
+        summary: "The size of a file of the log of metadata",
+        detail: "`auto` is a thirty-second of the disk, between 4 MiB and 64 MiB.",
+    },
+    Key {
         name: "index_flush_interval",
         kind: Kind::Time {
             min: Duration::from_millis(10),

@@ -1,8 +1,13 @@
 //! Which directory becomes or is which device.
+//!
+//! A device is made in three steps: a mark (`DIR/new`), the device itself, and, when all that a first
+//! start makes is there, the mark's removal. A directory with the mark never served, so what is
+//! in it may be completed: a first start that was cut short is simply done again.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use base::env::Env;
+use base::env::{Disk, Env, Open};
 use base::{DeviceId, Timestamp};
 use device::{Device, Identity};
 
@@ -22,80 +27,149 @@ pub(super) enum Error {
 }
 
 /// What is found at a path.
-type Found = (PathBuf, Option<Identity>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    dir: PathBuf,
+    identity: Option<Identity>,
+    /// It has the mark of a start that was cut short.
+    is_marked: bool,
+}
 
-/// The identities of all directories: what they have, or what they are to get. Draws at random, so
-/// that it decides purely otherwise.
+/// What is to be done with the directories.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// No directory has ever served: this is the first start, or what was left of it.
+    pub(super) is_new: bool,
+    pub(super) shards: u16,
+    /// Devices that are there.
+    pub(super) made: Vec<PathBuf>,
+    /// Directories that are to become devices, or to be completed.
+    pub(super) to_make: Vec<PathBuf>,
+    identities: Vec<(PathBuf, Identity)>,
+}
+
+impl Plan {
+    /// Looks at the directories and changes nothing.
+    pub(super) fn of(env: &Env, dirs: &[PathBuf], shards: u16) -> anyhow::Result<Self> {
+        let found = dirs.iter().map(|dir| {
+            Ok(Found {
+                identity: Device::inspect(env, dir)?,
+                is_marked: env.disk.open(&dir.join(MARK), Open::Read).is_ok(),
+                dir: canonical(dir),
+            })
+        });
+        let found = found.collect::<Result<Vec<_>, device::Error>>()?;
+        let draw = || {
+            let mut bytes = [0; 16];
+            env.entropy.fill(&mut bytes);
+            u128::from_le_bytes(bytes)
+        };
+        Ok(settle(found, shards, env.clock.now(), draw)?)
+    }
+
+    /// Marks the directories that are to be made and makes devices of them.
+    pub(super) fn make(&self, env: &Env) -> anyhow::Result<()> {
+        let disk = &*env.disk;
+        for dir in &self.to_make {
+            disk.create_dir(dir)
+                .map_err(|error| failed("making", dir, error))?;
+            mark(disk, dir).map_err(|error| failed("writing into", dir, error))?;
+        }
+        for (dir, identity) in &self.identities {
+            Device::format(env, dir, identity)?;
+            tracing::info!(directory = %dir.display(), device = %identity.device, "device made");
+        }
+        Ok(())
+    }
+
+    /// Removes the marks: from now on the devices serve.
+    pub(super) fn done(&self, env: &Env) -> anyhow::Result<()> {
+        for dir in &self.to_make {
+            let unmark = || {
+                env.disk.remove(&dir.join(MARK))?;
+                env.disk.sync_dir(dir)
+            };
+            unmark().map_err(|error| failed("writing into", dir, error))?;
+        }
+        Ok(())
+    }
+}
+
+const MARK: &str = "new";
+
+fn mark(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.open(&dir.join(MARK), Open::Write)?.sync()?;
+    disk.sync_dir(dir)
+}
+
+fn failed(what: &str, dir: &Path, error: io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context(format!("{what} {}", dir.display()))
+}
+
+/// Decides. Draws at random, and that is all it does.
 fn settle(
-    found: &[Found],
+    found: Vec<Found>,
     shards: u16,
     now: Timestamp,
     mut draw: impl FnMut() -> u128,
-) -> Result<Vec<(PathBuf, Identity, Make)>, Error> {
-    for (i, (path, identity)) in found.iter().enumerate() {
-        for (earlier, other) in &found[..i] {
-            match (identity, other) {
-                _ if earlier == path => return Err(Error::Twice(path.clone())),
-                (Some(a), Some(b)) if a.device == b.device => {
-                    return Err(Error::Twins {
-                        copy: path.clone(),
-                        of: earlier.clone(),
-                        device: a.device,
-                    });
-                }
-                (Some(a), Some(b)) if a.cluster != b.cluster => {
-                    return Err(Error::Strangers(path.clone(), earlier.clone()));
-                }
-                _ => {}
-            }
+) -> Result<Plan, Error> {
+    for (i, one) in found.iter().enumerate() {
+        for earlier in &found[..i] {
+            belong_together(one, earlier)?;
         }
     }
-    let known = found.iter().find_map(|(_, identity)| *identity);
+    let known = found.iter().find_map(|found| found.identity);
     let (cluster, shards) = match known {
         Some(known) => (known.cluster, known.shards),
         None => (draw(), shards),
     };
-    let settled = found.iter().map(|(path, identity)| match identity {
-        Some(identity) => (path.clone(), *identity, Make::Nothing),
-        None => {
+    let mut plan = Plan {
+        is_new: found
+            .iter()
+            .all(|found| found.identity.is_none() || found.is_marked),
+        shards,
+        made: Vec::new(),
+        to_make: Vec::new(),
+        identities: Vec::new(),
+    };
+    for Found {
+        dir,
+        identity,
+        is_marked,
+    } in found
+    {
+        if identity.is_none() {
             let identity = Identity {
                 cluster,
                 device: DeviceId(draw()),
                 shards,
                 created: now,
             };
-            (path.clone(), identity, Make::Device)
+            plan.identities.push((dir.clone(), identity));
         }
-    });
-    Ok(settled.collect())
-}
-
-/// Whether a directory has to be made a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Make {
-    Nothing,
-    Device,
-}
-
-/// Makes devices of the directories that are none yet.
-pub(super) fn prepare(env: &Env, dirs: &[PathBuf], shards: u16) -> anyhow::Result<()> {
-    let found = dirs.iter().map(|dir| {
-        let identity = Device::inspect(env, dir)?;
-        Ok((canonical(dir), identity))
-    });
-    let found = found.collect::<Result<Vec<_>, device::Error>>()?;
-    let draw = || {
-        let mut bytes = [0; 16];
-        env.entropy.fill(&mut bytes);
-        u128::from_le_bytes(bytes)
-    };
-    for (path, identity, make) in settle(&found, shards, env.clock.now(), draw)? {
-        if make == Make::Device {
-            Device::format(env, &path, &identity)?;
-            tracing::info!(directory = %path.display(), device = %identity.device, "device made");
+        match identity {
+            Some(_) if !is_marked => plan.made.push(dir),
+            _ => plan.to_make.push(dir),
         }
     }
-    Ok(())
+    Ok(plan)
+}
+
+fn belong_together(one: &Found, earlier: &Found) -> Result<(), Error> {
+    if one.dir == earlier.dir {
+        return Err(Error::Twice(one.dir.clone()));
+    }
+    match (&one.identity, &earlier.identity) {
+        (Some(a), Some(b)) if a.device == b.device => Err(Error::Twins {
+            copy: one.dir.clone(),
+            of: earlier.dir.clone(),
+            device: a.device,
+        }),
+        (Some(a), Some(b)) if a.cluster != b.cluster => {
+            Err(Error::Strangers(one.dir.clone(), earlier.dir.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The path without links and dots, so that one directory has one name; as it is where it does not
@@ -108,66 +182,99 @@ fn canonical(dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn identity(cluster: u128, device: u128) -> Option<Identity> {
-        Some(Identity {
+    fn found(dir: &str, identity: Option<(u128, u128)>, is_marked: bool) -> Found {
+        let identity = identity.map(|(cluster, device)| Identity {
             cluster,
             device: DeviceId(device),
             shards: 4,
             created: Timestamp::from_secs(1),
-        })
+        });
+        Found {
+            dir: dir.into(),
+            identity,
+            is_marked,
+        }
     }
 
-    fn check(found: &[(&str, Option<Identity>)]) -> Result<Vec<(u128, u128, u16, Make)>, Error> {
-        let found: Vec<Found> = found
-            .iter()
-            .map(|(path, identity)| ((*path).into(), *identity))
-            .collect();
+    fn plan(found: Vec<Found>) -> Result<Plan, Error> {
         let mut drawn = 100;
         let draw = || {
             drawn += 1;
             drawn
         };
-        let settled = settle(&found, 16, Timestamp::from_secs(2), draw)?;
-        let brief = settled.iter().map(|(_, identity, make)| {
-            (identity.cluster, identity.device.0, identity.shards, *make)
-        });
-        Ok(brief.collect())
+        settle(found, 16, Timestamp::from_secs(2), draw)
+    }
+
+    #[track_caller]
+    fn check(
+        found: Vec<Found>,
+        is_new: bool,
+        shards: u16,
+        made: &[&str],
+        to_make: &[&str],
+    ) -> Plan {
+        let paths = |dirs: &[&str]| dirs.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let plan = plan(found).unwrap();
+        assert_eq!((plan.is_new, plan.shards), (is_new, shards));
+        assert_eq!((&plan.made, &plan.to_make), (&paths(made), &paths(to_make)));
+        plan
     }
 
     #[test]
     fn empty_directories_become_one_new_server() {
-        assert_eq!(
-            check(&[("/a", None), ("/b", None)]),
-            Ok(vec![
-                (101, 102, 16, Make::Device),
-                (101, 103, 16, Make::Device)
-            ])
-        );
+        let empty = vec![found("/a", None, false), found("/b", None, false)];
+        let plan = check(empty, true, 16, &[], &["/a", "/b"]);
+        let ids = plan
+            .identities
+            .iter()
+            .map(|(_, id)| (id.cluster, id.device.0, id.shards));
+        assert_eq!(ids.collect::<Vec<_>>(), [(101, 102, 16), (101, 103, 16)]);
     }
 
     #[test]
-    fn an_empty_directory_joins_what_is_there() {
-        assert_eq!(
-            check(&[("/a", None), ("/b", identity(7, 8))]),
-            Ok(vec![(7, 101, 4, Make::Device), (7, 8, 4, Make::Nothing)])
-        );
+    fn a_first_start_that_was_cut_short_is_completed() {
+        let cut = vec![
+            found("/a", Some((7, 8)), true),
+            found("/b", None, true),
+            found("/c", None, false),
+        ];
+        let plan = check(cut, true, 4, &[], &["/a", "/b", "/c"]);
+        let made = plan
+            .identities
+            .iter()
+            .map(|(dir, id)| (dir.to_str().unwrap(), id.cluster));
+        assert_eq!(made.collect::<Vec<_>>(), [("/b", 7), ("/c", 7)]);
+    }
+
+    #[test]
+    fn a_directory_joins_what_is_there() {
+        let joins = vec![found("/a", None, false), found("/b", Some((7, 8)), false)];
+        check(joins, false, 4, &["/b"], &["/a"]);
+        let cut = vec![
+            found("/a", Some((7, 9)), true),
+            found("/b", Some((7, 8)), false),
+        ];
+        let plan = check(cut, false, 4, &["/b"], &["/a"]);
+        assert!(plan.identities.is_empty());
     }
 
     #[test]
     fn what_does_not_belong_together_is_refused() {
         let (a, b) = (PathBuf::from("/a"), PathBuf::from("/b"));
+        let two = |one, other| plan(vec![found("/a", one, false), found("/b", other, false)]);
         assert_eq!(
-            check(&[("/a", identity(1, 1)), ("/b", identity(2, 2))]),
+            two(Some((1, 1)), Some((2, 2))),
             Err(Error::Strangers(b.clone(), a.clone()))
         );
         assert_eq!(
-            check(&[("/a", identity(1, 1)), ("/b", identity(1, 1))]),
+            two(Some((1, 1)), Some((1, 1))),
             Err(Error::Twins {
                 copy: b,
                 of: a.clone(),
-                device: DeviceId(1),
+                device: DeviceId(1)
             })
         );
-        assert_eq!(check(&[("/a", None), ("/a", None)]), Err(Error::Twice(a)));
+        let twice = plan(vec![found("/a", None, false), found("/a", None, false)]);
+        assert_eq!(twice, Err(Error::Twice(a)));
     }
 }

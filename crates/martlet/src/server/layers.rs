@@ -1,15 +1,17 @@
 //! What the server stands on: opened from below to above, closed from above to below.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use base::ChunkId;
 use base::env::Env;
 use chunks::Storage;
-use device::Device;
-use namespace::{Background, Namespace};
+use device::{Device, Owner, Referenced};
+use namespace::{Background, Namespace, Owns};
 use shard::Shards;
 
-use super::devices;
+use super::devices::Plan;
 use crate::config::Config;
 
 pub(super) struct Layers {
@@ -21,27 +23,27 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) async fn open(env: &Env, config: &Config) -> anyhow::Result<Self> {
-        devices::prepare(env, &config.data, config.shards)?;
-        let open = |dir| Device::open(env.clone(), dir, config.device());
-        let devices = config
-            .data
-            .iter()
-            .map(|dir| open(dir).with_context(|| format!("opening {}", dir.display())));
-        let devices = devices.collect::<anyhow::Result<Vec<_>>>()?;
-        tracing::warn!("metadata is kept in memory for now: stopping the server loses it");
-        let shards = Arc::new(Shards::volatile(env, config.shards));
-        let storage = devices
-            .iter()
-            .map(|device| Arc::new(device.clone()) as Arc<dyn Storage>);
-        let storage = storage.collect();
-        let namespace = Namespace::open(
-            env.clone(),
-            Arc::clone(&shards),
-            storage,
-            config.namespace(),
-        );
-        let namespace = namespace.await.context("opening the namespace")?;
+        let plan = Plan::of(env, &config.data, config.shards)?;
+        let mut devices = Vec::new();
+        if plan.is_new {
+            plan.make(env)?;
+            devices = open_devices(env, config, &plan.to_make)?;
+            Shards::format(&devices, plan.shards, &config.shard())?;
+            plan.done(env)?;
+        }
+        devices.extend(open_devices(env, config, &plan.made)?);
+        let shards = Shards::open(env, devices.clone(), plan.shards, config.shard());
+        let shards = Arc::new(shards.await.context("opening the shards")?);
+        let mut namespace = open_namespace(env, config, &shards, &devices).await?;
+        report_missing(&namespace, &devices);
+        if !plan.is_new && !plan.to_make.is_empty() {
+            devices.extend(add_devices(env, config, &plan, &namespace, &devices)?);
+            namespace = open_namespace(env, config, &shards, &devices).await?;
+        }
         let background = namespace.start();
+        for device in &devices {
+            device.start_jobs(referenced(&namespace))?;
+        }
         Ok(Self {
             devices,
             shards,
@@ -50,14 +52,111 @@ impl Layers {
         })
     }
 
-    /// Writes back what is in memory, so that the next start has nothing to recover.
+    /// Writes back what is in memory, so that the next start has nothing to recover. Whatever goes
+    /// wrong here is recovered then.
     pub(super) async fn close(self) {
-        self.background.stop().await;
-        for device in &self.devices {
+        let Self {
+            devices,
+            shards,
+            namespace,
+            background,
+        } = self;
+        background.stop().await;
+        drop(namespace);
+        let closed = match Arc::try_unwrap(shards) {
+            Ok(shards) => shards.shutdown().await,
+            // Requests that were cut off have not let go yet.
+            Err(shards) => shards.flush().await,
+        };
+        if let Err(error) = closed {
+            tracing::warn!(%error, "shards not closed cleanly: the next start reads more");
+        }
+        for device in devices {
             if let Err(error) = device.close().await {
                 let directory = device.dir().display();
                 tracing::warn!(%directory, %error, "not closed cleanly: the next start reads more");
             }
         }
+    }
+}
+
+fn open_devices(env: &Env, config: &Config, dirs: &[PathBuf]) -> anyhow::Result<Vec<Device>> {
+    let open = |dir: &PathBuf| {
+        let device = Device::open(env.clone(), dir, config.device());
+        device.with_context(|| format!("opening {}", dir.display()))
+    };
+    dirs.iter().map(open).collect()
+}
+
+async fn open_namespace(
+    env: &Env,
+    config: &Config,
+    shards: &Arc<Shards>,
+    devices: &[Device],
+) -> anyhow::Result<Namespace> {
+    let storage = devices
+        .iter()
+        .map(|device| Arc::new(device.clone()) as Arc<dyn Storage>);
+    let namespace = Namespace::open(
+        env.clone(),
+        Arc::clone(shards),
+        storage.collect(),
+        config.namespace(),
+    );
+    namespace.await.context("opening the namespace")
+}
+
+/// Devices that the map knows and nobody gave us.
+fn missing(namespace: &Namespace, devices: &[Device]) -> Vec<base::DeviceId> {
+    let given = |id: &base::DeviceId| devices.iter().any(|device| device.id() == *id);
+    let known = namespace.chunks().map().devices.iter().copied();
+    known.filter(|id| !given(id)).collect()
+}
+
+fn report_missing(namespace: &Namespace, devices: &[Device]) {
+    for device in missing(namespace, devices) {
+        tracing::error!(%device, "a device is missing: what is on it cannot be reached");
+    }
+}
+
+/// Makes devices of directories that are added to a server that was there before.
+fn add_devices(
+    env: &Env,
+    config: &Config,
+    plan: &Plan,
+    namespace: &Namespace,
+    devices: &[Device],
+) -> anyhow::Result<Vec<Device>> {
+    // An empty directory may be the mount point of a disk that is not mounted: what would be
+    // written there would be hidden as soon as it is.
+    if let Some(device) = missing(namespace, devices).first() {
+        let dir = plan.to_make.first().map(|dir| dir.display().to_string());
+        bail!(
+            "{} is empty and device {device} is missing: is a disk not mounted? No new device is made \
+             while one is missing",
+            dir.unwrap_or_default()
+        );
+    }
+    plan.make(env)?;
+    let added = open_devices(env, config, &plan.to_make)?;
+    plan.done(env)?;
+    Ok(added)
+}
+
+/// Tells a device's scrubber whether a chunk is still needed.
+fn referenced(
+    namespace: &Namespace,
+) -> impl Fn(ChunkId, Owner) -> std::pin::Pin<Box<dyn Future<Output = Referenced> + Send>> + Send + 'static
+{
+    let namespace = namespace.clone();
+    move |chunk, owner| {
+        let namespace = namespace.clone();
+        Box::pin(async move {
+            match namespace.owns(&owner, chunk).await {
+                Owns::Yes => Referenced::Yes,
+                Owns::No => Referenced::No,
+                Owns::Unknown => Referenced::Unknown,
+            }
+        })
     }
 }

@@ -1,51 +1,11 @@
 //! What the layers count, under the names that `docs/ops/metrics.md` lists.
 //!
-//! Gateway and devices name their own numbers; those of the layers between are plain structs, named
-//! here.
+//! Gateway, shards and devices name their own numbers; those of the layers between are plain structs,
+//! named here.
 
-use base::metrics::{Counter, Gauge, Report};
+use base::metrics::Report;
 use chunks::Chunks;
-use device::LogMetrics;
 use namespace::{Backlog, Metrics};
-
-/// The log of metadata on one device.
-#[expect(dead_code, reason = "shards are still kept in memory")]
-pub(super) fn log(to: &mut dyn Report, device: &str, metrics: &LogMetrics) {
-    let mut out = Labelled {
-        to,
-        label: ("device", device),
-    };
-    let m = metrics;
-    let help = "Batches written to the log of metadata; each is one sync.";
-    out.count("martlet_log_batches_total", help, &m.batches);
-    out.count(
-        "martlet_log_records_total",
-        "Records written to the log of metadata.",
-        &m.records,
-    );
-    out.count(
-        "martlet_log_written_bytes_total",
-        "Bytes written to the log of metadata.",
-        &m.bytes,
-    );
-    let help = "Time that a batch took to be durable.";
-    out.to.histogram(
-        "martlet_log_sync_seconds",
-        help,
-        &[out.label],
-        &m.write_duration,
-    );
-    out.level(
-        "martlet_log_queue",
-        "Records that wait for the log of metadata.",
-        &m.queue,
-    );
-    out.level(
-        "martlet_log_files",
-        "Files of the log of metadata that are still needed.",
-        &m.files,
-    );
-}
 
 /// Memory for bodies in flight.
 pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
@@ -202,13 +162,5 @@ impl Labelled<'_> {
     fn amount(&mut self, name: &str, help: &str, value: u64) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.to.gauge(name, help, &[self.label], value);
-    }
-
-    fn level(&mut self, name: &str, help: &str, value: &Gauge) {
-        self.to.gauge(name, help, &[self.label], value.get());
-    }
-
-    fn count(&mut self, name: &str, help: &str, value: &Counter) {
-        self.to.counter(name, help, &[self.label], value.get());
     }
 }

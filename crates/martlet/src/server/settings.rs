@@ -49,6 +49,14 @@ impl Config {
         }
     }
 
+    pub(super) fn shard(&self) -> shard::Config {
+        shard::Config {
+            memtable_bytes: self.memtable_bytes,
+            flush_interval: self.flush_interval,
+            log_file_bytes: self.log_file_bytes,
+        }
+    }
+
     pub(super) fn device(&self) -> device::Config {
         device::Config {
             segment_bytes: self.segment_bytes,

@@ -78,6 +78,7 @@ impl admin::System for System {
             }
         };
         numbers::namespace(to, self.namespace.metrics(), backlog);
+        self.shards.report(to);
         for device in &self.devices {
             device.report(to);
         }
