@@ -11,11 +11,11 @@ use chunks::{Chunk, Span};
 
 use crate::Error;
 
-/// The longest manifest in an object's row: 1 GiB of body in chunks of 4 MiB.
-pub(crate) const INLINE_CHUNKS_MAX: usize = 256;
+/// The longest manifest in an object's row: 1 GiB of body in chunks of 4 MiB. Short in tests.
+pub(crate) const INLINE_CHUNKS_MAX: usize = if cfg!(test) { 4 } else { 256 };
 
-/// The chunks of one part: 4 GiB of body in 20 KiB.
-pub(crate) const PART_CHUNKS_MAX: usize = 1024;
+/// The chunks of one part: 4 GiB of body in 20 KiB. Few in tests.
+pub(crate) const PART_CHUNKS_MAX: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// The id, big-endian, and the length of the chunk, big-endian.
 const ENTRY_BYTES: usize = 16 + 4;

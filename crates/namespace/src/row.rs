@@ -262,3 +262,6 @@ impl Flavor for Append {
         Ok(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,7 @@ async fn what_fits_together_has_no_problems() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 async fn every_broken_rule_is_a_problem() {
     let account_row = |batch: &mut Batch, _: &Container| {
         batch.put(key::account("a"), Bytes::from_static(b"\x01?"))

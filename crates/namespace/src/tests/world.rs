@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::DeviceId;
+use base::env::Env;
 use bytes::Bytes;
 use chunks::Storage;
 use chunks::testing::MemoryDevice;
@@ -24,12 +25,28 @@ pub(crate) const LIMITS: MetadataLimits = MetadataLimits {
     bytes_max: 4096,
 };
 
+async fn open(
+    env: &Env,
+    shards: &Arc<Shards>,
+    devices: &[Arc<MemoryDevice>],
+    config: &Config,
+) -> Namespace {
+    let storages = devices
+        .iter()
+        .map(|device| device.clone() as Arc<dyn Storage>);
+    let storages = storages.collect();
+    let namespace = Namespace::open(env.clone(), shards.clone(), storages, config.clone());
+    namespace.await.unwrap()
+}
+
 /// A namespace, and the world in which it is.
 pub(crate) struct World {
     pub(crate) clock: SimClock,
     pub(crate) shards: Arc<Shards>,
     pub(crate) devices: Vec<Arc<MemoryDevice>>,
     pub(crate) namespace: Namespace,
+    env: Env,
+    config: Config,
 }
 
 impl World {
@@ -43,15 +60,23 @@ impl World {
         let devices: Vec<_> = [1, 2]
             .map(|id| Arc::new(MemoryDevice::new(DeviceId(id))))
             .into();
-        let storages = devices.iter();
-        let storages = storages.map(|device| device.clone() as Arc<dyn Storage>);
-        let namespace = Namespace::open(env, shards.clone(), storages.collect(), config);
+        let namespace = open(&env, &shards, &devices, &config).await;
         Self {
-            namespace: namespace.await.unwrap(),
             clock,
             shards,
             devices,
+            namespace,
+            env,
+            config,
         }
+    }
+
+    /// Stops the namespace and starts another one on what is stored.
+    pub(crate) async fn reopen(&mut self) {
+        self.namespace.chunks().settle().await;
+        let now = self.namespace.now();
+        self.namespace = open(&self.env, &self.shards, &self.devices, &self.config).await;
+        self.clock.set(now.max(self.namespace.now()));
     }
 
     /// Makes a container of account `a`.
@@ -109,6 +134,13 @@ impl World {
             body.extend_from_slice(&piece?);
         }
         Ok(body)
+    }
+
+    /// Removes all that has expired long enough ago.
+    pub(crate) async fn expire(&self) {
+        for shard in self.namespace.shard_ids() {
+            while self.namespace.expire(shard).await.unwrap() > 0 {}
+        }
     }
 
     /// Collects all garbage that is old enough.
