@@ -4,8 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use http_body::{Frame, SizeHint};
 use namespace::BodyReader;
 
@@ -58,12 +57,21 @@ impl Body {
         })
     }
 
-    /// What a reader gives, `length` bytes in all.
-    pub fn read(length: u64, reader: BodyReader) -> Self {
-        match reader.inline() {
-            Some(bytes) if bytes.len() as u64 == length => Self::Bytes(bytes),
-            _ => Self::stream(Some(length), pieces(reader)),
+    /// What a reader gives, `length` bytes in all. Its first piece is read now, so that what cannot
+    /// be read at all still gets an answer that says so.
+    pub async fn read(length: u64, mut reader: BodyReader) -> Result<Self, namespace::Error> {
+        if let Some(bytes) = reader.inline() {
+            return Ok(Self::Bytes(bytes));
         }
+        let first = match reader.next().await {
+            Some(first) => first?,
+            None => return Ok(Self::Bytes(Bytes::new())),
+        };
+        if first.len() as u64 == length {
+            return Ok(Self::Bytes(first));
+        }
+        let first = stream::once(async { Ok(first) });
+        Ok(Self::stream(Some(length), first.chain(pieces(reader))))
     }
 
     /// The next piece; `None` at the end.

@@ -160,8 +160,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response {
 }
 
 fn stamp(response: &mut Response, transaction: HeaderValue) {
-    if response.status().as_u16() == 499 {
-        let reason = hyper::ext::ReasonPhrase::from_static(b"Client Disconnect");
+    if let Some(reason) = reason(response.status()) {
+        let reason = hyper::ext::ReasonPhrase::from_static(reason);
         response.extensions_mut().insert(reason);
     }
     let headers = response.headers_mut();
@@ -178,6 +178,16 @@ fn confirm_keep_alive(request: &HeaderMap, response: &mut HeaderMap) {
     if asked.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
         let alive = HeaderValue::from_static("keep-alive");
         response.entry(header::CONNECTION).or_insert(alive);
+    }
+}
+
+/// Where clients know a status by another phrase than HTTP's present one.
+fn reason(status: StatusCode) -> Option<&'static [u8]> {
+    match status.as_u16() {
+        413 => Some(b"Request Entity Too Large"),
+        416 => Some(b"Requested Range Not Satisfiable"),
+        499 => Some(b"Client Disconnect"),
+        _ => None,
     }
 }
 

@@ -113,11 +113,11 @@ impl Call<'_> {
         let body = match &wanted {
             Wanted::Whole => {
                 let reader = namespace.read(container, object, 0..object.bytes).await?;
-                Body::read(object.bytes, reader)
+                Body::read(object.bytes, reader).await?
             }
             Wanted::One(range) => {
                 let reader = namespace.read(container, object, range.clone()).await?;
-                Body::read(range.end - range.start, reader)
+                Body::read(range.end - range.start, reader).await?
             }
             Wanted::Many(ranges) => {
                 let parts = Parts::new(ranges, &facts, object.bytes, &*self.swift.env.entropy);

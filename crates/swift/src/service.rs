@@ -148,7 +148,7 @@ impl Service for Swift {
                 let query = Query::parse(uri.query().unwrap_or_default());
                 self.api(request, path, query).await
             }
-            Ok(Target::Healthcheck) => Response::new(Body::from("OK")),
+            Ok(Target::Healthcheck) => healthy(),
             Ok(Target::Info) => self.info(request),
             Ok(Target::Auth(account)) => Box::pin(self.authenticate(request, account)).await,
             Err(BadPath::VersionOnly) => precondition("Bad URL"),
@@ -156,6 +156,13 @@ impl Service for Swift {
             Err(BadPath::Nothing) => explained(StatusCode::NOT_FOUND),
         }
     }
+}
+
+fn healthy() -> Response {
+    let mut response = Response::new(Body::from("OK"));
+    let text = HeaderValue::from_static("text/plain; charset=UTF-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
 }
 
 fn precondition(sentence: &'static str) -> Response {
