@@ -56,6 +56,19 @@ impl Call<'_> {
         Ok(granted)
     }
 
+    /// The container of a path, if there is one. Names that cannot be stored are not even looked for.
+    pub(crate) async fn find_container(
+        &self,
+        path: &Path<'_>,
+    ) -> Result<Option<Container>, Refusal> {
+        match path.container() {
+            Some(name) if check_names(path).is_ok() => {
+                found_or_none(self.swift.namespace.container(path.account, name).await)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The container of a path, for a caller who may do `operation` in it. Whether there is one is
     /// told only to them.
     pub(crate) async fn open(
@@ -64,9 +77,7 @@ impl Call<'_> {
         path: &Path<'_>,
     ) -> Result<(Container, Standing), Refusal> {
         self.request.progress.enter(State::Authorising);
-        let name = path.container().unwrap_or_default();
-        let found = self.swift.namespace.container(path.account, name).await;
-        let container = found_or_none(found)?;
+        let container = self.find_container(path).await?;
         let metadata = container.as_ref().map(|container| &container.metadata);
         let standing = self.authorise(operation, path, metadata).await?;
         match container {

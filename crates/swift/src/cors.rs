@@ -5,8 +5,7 @@ use gateway::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use namespace::Metadata;
 
-use crate::call::{Call, found_or_none};
-use crate::path::Place;
+use crate::call::Call;
 use crate::respond::Refusal;
 use crate::service::{allowed, methods};
 
@@ -57,15 +56,8 @@ impl Call<'_> {
 
     /// The metadata that say with whom the container is shared. Accounts are not.
     async fn sharing(&self) -> Result<Option<Metadata>, Refusal> {
-        let (Place::Container(name) | Place::Object(name, _)) = self.path.place else {
-            return Ok(None);
-        };
-        let found = self
-            .swift
-            .namespace
-            .container(self.path.account, name)
-            .await;
-        Ok(found_or_none(found)?.map(|container| container.metadata))
+        let container = self.find_container(&self.path).await?;
+        Ok(container.map(|container| container.metadata))
     }
 }
 

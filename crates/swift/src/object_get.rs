@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use namespace::{Container, Expired, Fetch, Metadata, Object};
 
 use crate::authorise::{Operation, Standing};
-use crate::call::{Call, found_or_none};
+use crate::call::{Call, check_names, found_or_none};
 use crate::headers::{
     X_DELETE_AT, X_OBJECT_MANIFEST, X_OPEN_EXPIRED, X_TIMESTAMP, is_true, number, value,
 };
@@ -59,8 +59,13 @@ impl Call<'_> {
         self.request.progress.enter(State::Authorising);
         let namespace = &self.swift.namespace;
         let expired = self.expired();
-        let found = namespace.find(path.account, container, name, expired, fetch);
-        let found = found_or_none(found.await)?;
+        let found = match check_names(&path) {
+            Ok(()) => {
+                let found = namespace.find(path.account, container, name, expired, fetch);
+                found_or_none(found.await)?
+            }
+            Err(_) => None,
+        };
         let metadata = found.as_ref().map(|found| &found.container.metadata);
         self.authorise(Operation::ReadObject, &path, metadata)
             .await?;

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use namespace::Namespace;
 
 use crate::call::Call;
-use crate::config::Config;
+use crate::config::{ACCOUNT_NAME_BYTES_MAX, Config};
 use crate::headers::{X_AUTH_TOKEN, X_SERVICE_TOKEN, X_STORAGE_TOKEN, text};
 use crate::identity::{Caller, Identity};
 use crate::path::{BadPath, Path, Place, Target};
@@ -70,6 +70,9 @@ impl Swift {
     }
 
     async fn api(&self, request: &mut Request, path: Path<'_>, query: Query<'_>) -> Response {
+        if path.account.len() > ACCOUNT_NAME_BYTES_MAX {
+            return explained(StatusCode::NOT_FOUND);
+        }
         let caller = match self.caller(&request.headers).await {
             Ok(Some(caller)) => caller,
             Ok(None) => return authorise::bad_token(Some(path.account)),

@@ -274,6 +274,19 @@ async fn long_names_and_much_metadata_are_refused() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{sentence}: {answer}");
         assert!(answer.ends_with(sentence), "{sentence}: {answer}");
     }
+    for target in [
+        format!("GET /v1/AUTH_test/c/{object}"),
+        format!("DELETE /v1/AUTH_test/c/{object}"),
+        format!("GET /v1/AUTH_test/{container}"),
+        format!("GET /v1/AUTH_test/{container}/o"),
+        format!("POST /v1/AUTH_test/{container}"),
+        format!("HEAD /v1/AUTH_{container}"),
+    ] {
+        let line = format!("{target} HTTP/1.1");
+        let request = request(&token, &line, &["Connection: close"], "");
+        let answer = world.exchange(request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{target}: {answer}");
+    }
     check_nothing_stored(&world).await;
 }
 
