@@ -1,6 +1,7 @@
 //! The binary: command line, configuration, start, stop. Wiring and nothing else.
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod config;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         Top::User(args) => user::run(args.command),
         Top::Status(args) => status::run(&args),
         Top::Bench(args) => bench::run(*args),
-        Top::Check(_) => Err(anyhow::anyhow!("not yet in this build")),
+        Top::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("martlet: {error:#}");

@@ -161,7 +161,53 @@ fn what_was_stored_is_there_after_a_restart() {
     }
     let listing = server.swift("GET", &container, &auth, b"");
     assert_eq!(text(&listing.body), "large\nsmall\n");
+    let busy = check(dir.path());
+    assert_eq!(busy.status.code(), Some(2), "{}", text(&busy.stderr));
     server.stop();
+    let clean = check(dir.path());
+    assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stdout));
+    assert!(text(&clean.stdout).ends_with("No problems.\n"));
+}
+
+fn check(data: &Path) -> Output {
+    Command::new(MARTLET)
+        .arg("check")
+        .arg(data)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_flipped_bit_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let (token, account) = server.login("main:admin", &server.password()).unwrap();
+    let auth = [("X-Auth-Token", token.as_str())];
+    server.swift("PUT", &format!("{account}/c"), &auth, b"");
+    let body: Vec<u8> = b"find me ".repeat(20_000);
+    let path = format!("{account}/c/o");
+    assert_eq!(server.swift("PUT", &path, &auth, &body).status, 201);
+    server.stop();
+
+    let segments = std::fs::read_dir(dir.path().join("segments")).unwrap();
+    let flipped = segments.filter(|segment| flip(&segment.as_ref().unwrap().path()));
+    assert_eq!(flipped.count(), 1);
+    let found = check(dir.path());
+    let said = text(&found.stdout);
+    assert_eq!(found.status.code(), Some(1), "{said}");
+    assert!(said.contains("AUTH_main/c/o"), "{said}");
+}
+
+/// Flips a bit of what the test stored, if the file has it.
+fn flip(path: &Path) -> bool {
+    let mut bytes = std::fs::read(path).unwrap();
+    let Some(at) = bytes.windows(8).position(|bytes| bytes == b"find me ") else {
+        return false;
+    };
+    bytes[at + 5000] ^= 1;
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(&bytes).unwrap();
+    true
 }
 
 #[test]

@@ -104,16 +104,25 @@ pub async fn run(
     shards: &Shards,
     records: impl IntoIterator<Item = Record>,
 ) -> Result<Report, Error> {
-    let mut check = Check::default();
     let mut views = Vec::new();
     for id in (0..shards.count()).map(ShardId) {
         views.push(shards.get(id).view().await?);
     }
+    of_views(&views, records)
+}
+
+/// As [`run`], on snapshots of all shards in their order.
+pub fn of_views(
+    views: &[View],
+    records: impl IntoIterator<Item = Record>,
+) -> Result<Report, Error> {
+    let count = u16::try_from(views.len()).expect("shards are counted in 16 bits");
+    let mut check = Check::default();
     check.read_map(&views[usize::from(ShardId::CONTROL.0)])?;
-    for (id, view) in (0..).map(ShardId).zip(&views) {
-        ShardRows::new(&mut check, id, shards.count(), view).check()?;
+    for (id, view) in (0..).map(ShardId).zip(views) {
+        ShardRows::new(&mut check, id, count, view).check()?;
     }
-    for (id, view) in (0..).map(ShardId).zip(&views) {
+    for (id, view) in (0..).map(ShardId).zip(views) {
         check.counters(id, view)?;
     }
     check.lists();
