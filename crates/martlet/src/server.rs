@@ -1,6 +1,8 @@
 //! `martlet server`: opens the layers from below to above, serves, and closes them from above to
 //! below.
 
+#[cfg(feature = "canary")]
+mod canary;
 mod devices;
 mod first_start;
 mod greeting;
@@ -103,6 +105,8 @@ fn settings(args: ServerArgs) -> anyhow::Result<Config> {
 
 async fn serve(config: &Config) -> Result<(), Failure> {
     let env = Env::real();
+    #[cfg(feature = "canary")]
+    let env = canary::env(env);
     let mut signals = Signals::listen().map_err(|error| Failure::Fault(error.into()))?;
     // Taken before anything on disk is touched, and listened on when all is ready.
     let clients = bind(config.listen).map_err(Failure::Address)?;
