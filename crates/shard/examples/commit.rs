@@ -2,7 +2,7 @@
 //! machine's own limit. Both run one after the other, several times, so that ratios mean something
 //! on a busy machine.
 //!
-//! `cargo run --release -p shard --example commit [DIR]`
+//! `cargo run --release -p shard --example commit [DIR [VALUE_BYTES]]`
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::env::Env;
+use base::metrics::{Histogram, Labels, Report};
 use base::{DeviceId, ShardId, Timestamp};
 use bytes::Bytes;
 use device::{Device, Health, Identity, Kind, Log, LogConfig, Record};
@@ -17,9 +18,8 @@ use shard::{Batch, Config, Execution, Latch, Procedure, Shards, View};
 use tokio::sync::oneshot;
 
 const TASKS: u64 = 32;
-const VALUE_BYTES: usize = 4096;
-const ROUND: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_millis(500);
+const ROUNDS: usize = 8;
 
 /// What a small PUT does, about: a container that stays, an object row, a body, counters.
 struct Put {
@@ -51,7 +51,12 @@ impl Procedure for Put {
 }
 
 fn main() {
-    let dir = std::env::args_os().nth(1).map(PathBuf::from);
+    let mut arguments = std::env::args().skip(1);
+    let dir = arguments.next().map(PathBuf::from);
+    let value_bytes = arguments
+        .next()
+        .map_or(4096, |n| n.parse().expect("a number"));
+    let body = Bytes::from(vec![7; value_bytes]);
     let temporary = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.unwrap_or_else(|| temporary.path().to_owned());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,17 +68,27 @@ fn main() {
         let env = Env::real();
         let shards = shards(&env, &dir.join("d1")).await;
         let log = raw_log(&env, &dir.join("raw"));
+        let mut totals = [Measured::default(); 3];
+        let mut shapes = [Sample::default(), Sample::default()];
         for _ in 0..ROUNDS {
-            let raw = measure(&env, |until| append(env.clone(), log.clone(), until)).await;
-            println!("raw log    {raw}");
-            for count in [1, 8] {
-                let made = measure(&env, |until| put(env.clone(), &shards, count, until)).await;
-                let ratio = made.per_second / raw.per_second;
-                println!("{count} shard(s) {made}  {:.0} % of raw", 100.0 * ratio);
+            let append = |until| append(env.clone(), log.clone(), &body, until);
+            totals[0].add(measure(&env, append).await);
+            for (i, count) in [1, 8].into_iter().enumerate() {
+                let before = Sample::of(&shards);
+                let put = |until| put(env.clone(), &shards, count, &body, until);
+                totals[1 + i].add(measure(&env, put).await);
+                shapes[i].add(&Sample::of(&shards), &before);
             }
         }
-        let mut printer = Print;
-        shards.report(&mut printer);
+        println!("raw log    {}", totals[0]);
+        for (i, count) in [1, 8].into_iter().enumerate() {
+            let made = totals[1 + i];
+            let ratio = 100.0 * made.per_second() / totals[0].per_second();
+            println!(
+                "{count} shard(s) {made}  {ratio:.0} % of raw, {}",
+                shapes[i]
+            );
+        }
         shards.shutdown().await.expect("a clean end");
     });
 }
@@ -107,9 +122,8 @@ fn raw_log(env: &Env, dir: &Path) -> Log {
     Log::open(env, dir, &health, &config, &mut |_| Ok(())).expect("a log")
 }
 
-fn append(env: Env, log: Log, until: Duration) -> Vec<tokio::task::JoinHandle<u64>> {
+fn append(env: Env, log: Log, body: &Bytes, until: Duration) -> Vec<tokio::task::JoinHandle<u64>> {
     let mark = Arc::new(AtomicU64::new(0));
-    let body = Bytes::from(vec![7; VALUE_BYTES]);
     let task = |_| {
         let (env, log, mark, body) = (env.clone(), log.clone(), mark.clone(), body.clone());
         tokio::spawn(async move {
@@ -139,10 +153,10 @@ fn put(
     env: Env,
     shards: &Shards,
     count: u16,
+    body: &Bytes,
     until: Duration,
 ) -> Vec<tokio::task::JoinHandle<u64>> {
     let name = Arc::new(AtomicU64::new(0));
-    let body = Bytes::from(vec![7; VALUE_BYTES]);
     let task = |i: u64| {
         let shard = ShardId(u16::try_from(i).expect("small") % count);
         let (env, shard) = (env.clone(), shards.get(shard).clone());
@@ -163,15 +177,29 @@ fn put(
     (0..TASKS).map(task).collect()
 }
 
+#[derive(Clone, Copy, Default)]
 struct Measured {
-    per_second: f64,
-    cpu_micros: f64,
+    count: u64,
+    took: Duration,
+    cpu: Duration,
+}
+
+impl Measured {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.took += other.took;
+        self.cpu += other.cpu;
+    }
+
+    fn per_second(&self) -> f64 {
+        self.count as f64 / self.took.as_secs_f64()
+    }
 }
 
 impl std::fmt::Display for Measured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (per_second, cpu) = (self.per_second, self.cpu_micros);
-        write!(f, "{per_second:8.0}/s  {cpu:6.1} us CPU each")
+        let cpu = self.cpu.as_secs_f64() * 1e6 / self.count as f64;
+        write!(f, "{:8.0}/s  {cpu:6.1} us CPU each", self.per_second())
     }
 }
 
@@ -184,11 +212,10 @@ async fn measure(
     for task in run(started + ROUND) {
         count += task.await.expect("no panic");
     }
-    let took = env.clock.monotonic() - started;
-    let count = count as f64;
     Measured {
-        per_second: count / took.as_secs_f64(),
-        cpu_micros: (cpu_time() - cpu).as_secs_f64() * 1e6 / count,
+        count,
+        took: env.clock.monotonic() - started,
+        cpu: cpu_time() - cpu,
     }
 }
 
@@ -205,26 +232,59 @@ fn cpu_time() -> Duration {
     Duration::from_millis(ticks.iter().sum::<u64>() * 10)
 }
 
-struct Print;
+/// Counters of the shards at one moment, by name.
+#[derive(Default)]
+struct Sample {
+    counters: std::collections::BTreeMap<String, f64>,
+}
 
-impl base::metrics::Report for Print {
-    fn counter(&mut self, name: &str, _: &str, _: base::metrics::Labels<'_>, value: u64) {
-        println!("{name} {value}");
+impl Sample {
+    fn of(shards: &Shards) -> Self {
+        let mut sample = Self::default();
+        shards.report(&mut sample);
+        sample
     }
 
-    fn gauge(&mut self, name: &str, _: &str, _: base::metrics::Labels<'_>, value: i64) {
-        println!("{name} {value}");
+    /// Adds what grew between two samples.
+    fn add(&mut self, after: &Self, before: &Self) {
+        for (name, value) in &after.counters {
+            *self.counters.entry(name.clone()).or_default() += value - before.counters[name];
+        }
+    }
+}
+
+impl std::fmt::Display for Sample {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let grown = |name: &str| self.counters[name];
+        let per = |a: &str, b: &str| grown(a) / grown(b).max(1.0);
+        write!(
+            f,
+            "{:.1} batches an entry, {:.1} entries a write of {:.0} us, flush {:.0} ms, {} waits",
+            per("martlet_shard_batches_total", "martlet_shard_entries_total"),
+            per("martlet_log_records_total", "martlet_log_batches_total"),
+            per(
+                "martlet_log_write_duration_seconds",
+                "martlet_log_batches_total"
+            ) * 1e6,
+            per(
+                "martlet_shard_flush_duration_seconds",
+                "martlet_shard_flush_duration_seconds#"
+            ) * 1e3,
+            grown("martlet_shard_waits_total"),
+        )
+    }
+}
+
+impl Report for Sample {
+    fn counter(&mut self, name: &str, _: &str, _: Labels<'_>, value: u64) {
+        self.counters.insert(name.to_owned(), value as f64);
     }
 
-    fn histogram(
-        &mut self,
-        name: &str,
-        _: &str,
-        _: base::metrics::Labels<'_>,
-        value: &base::metrics::Histogram,
-    ) {
+    fn gauge(&mut self, _: &str, _: &str, _: Labels<'_>, _: i64) {}
+
+    fn histogram(&mut self, name: &str, _: &str, _: Labels<'_>, value: &Histogram) {
         let at = value.snapshot();
-        let mean = at.sum.as_secs_f64() * 1e6 / (at.count().max(1)) as f64;
-        println!("{name} count {} mean {mean:.0} us", at.count());
+        self.counters.insert(name.to_owned(), at.sum.as_secs_f64());
+        self.counters.insert(format!("{name}#"), at.count() as f64);
     }
 }

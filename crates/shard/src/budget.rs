@@ -1,8 +1,8 @@
 //! How much memory the shards of a device take for what is not in the tree yet.
 //!
-//! Counted are the batches on their way and the active memtables. At the bound new procedures wait,
-//! and a flush is asked for; that freezes the memtables and so makes room at once, while it writes.
-//! So memory is at most twice the bound, and what the procedures at work hold.
+//! Counted are the batches on their way and the active memtables. Half way to the bound a flush is
+//! asked for; that freezes the memtables and so makes room at once, while it writes. At the bound new
+//! procedures wait. So memory is at most twice the bound, and what the procedures at work hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -76,9 +76,12 @@ impl Budget {
         }
     }
 
-    /// The active memtables grew.
-    pub(crate) fn grew(&self, bytes: u64) {
-        self.active.fetch_add(bytes, Relaxed);
+    /// The active memtables grew. Returns whether it is time to flush, so that a flush is done before
+    /// the bound is reached.
+    pub(crate) fn grew(&self, bytes: u64) -> bool {
+        let before = self.active.fetch_add(bytes, Relaxed);
+        let half = self.bytes_max / 2;
+        before < half && before + bytes >= half
     }
 
     /// Active memtables were frozen or dropped.
@@ -119,9 +122,9 @@ mod tests {
     async fn who_finds_no_room_asks_for_a_flush_and_waits_for_it() {
         let budget = Arc::new(Budget::new(100));
         let queued = budget.queue(60);
-        budget.grew(30);
+        assert!(!budget.grew(30));
         budget.room(|| panic!("there is room")).await.unwrap();
-        budget.grew(20);
+        assert!(budget.grew(20), "over the half");
 
         let asked = AtomicBool::new(false);
         let mut waits = pin!(budget.room(|| asked.store(true, Relaxed)));

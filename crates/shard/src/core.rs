@@ -312,6 +312,3 @@ impl Frozen {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

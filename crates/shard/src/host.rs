@@ -65,6 +65,13 @@ impl Host {
         self.proposers.write().insert(proposer.shard(), weak);
     }
 
+    /// The active memtables grew by this much.
+    pub(crate) fn grew(&self, bytes: u64) {
+        if self.budget.grew(bytes) {
+            self.flush_asked.ask();
+        }
+    }
+
     /// Waits until there is memory for another procedure's effects.
     pub(crate) async fn room(&self) -> Result<(), Error> {
         if self.budget.has_room() {

@@ -32,7 +32,7 @@ mod offline;
 mod shard;
 mod shards;
 #[cfg(test)]
-mod testing;
+mod tests;
 
 pub use batch::{Batch, KEY_BYTES_MAX};
 pub use error::Error;

@@ -53,7 +53,7 @@ impl Versions {
         let mut versions = self.0.write();
         match versions.last_mut() {
             Some((newest, old)) if *newest == seq => *old = cell,
-            _ => versions.push((seq, cell)),
+            _ => add_version(&mut versions, seq, cell),
         }
     }
 
@@ -63,11 +63,19 @@ impl Versions {
             Some((newest, Cell::Added(sum))) if *newest == seq => *sum = sum.wrapping_add(by),
             Some((_, Cell::Added(sum))) => {
                 let sum = sum.wrapping_add(by);
-                versions.push((seq, Cell::Added(sum)));
+                add_version(&mut versions, seq, Cell::Added(sum));
             }
-            _ => versions.push((seq, Cell::Added(by))),
+            _ => add_version(&mut versions, seq, Cell::Added(by)),
         }
     }
+}
+
+fn add_version(versions: &mut Vec<(Seq, Cell)>, seq: Seq, cell: Cell) {
+    if versions.is_empty() {
+        // Most rows are written once.
+        versions.reserve_exact(1);
+    }
+    versions.push((seq, cell));
 }
 
 /// What a row costs beside its bytes.

@@ -136,6 +136,17 @@ impl Shard {
         }
     }
 
+    /// The state that openraft drives.
+    #[cfg(test)]
+    pub(crate) fn machine(&self) -> crate::raft::StateMachine {
+        match &self.home {
+            Home::Raft(core, proposer) => {
+                crate::raft::StateMachine::new(proposer.host().clone(), core.clone())
+            }
+            _ => panic!("not a shard with a log"),
+        }
+    }
+
     /// Ends the shard's Raft group.
     pub(crate) async fn stop(&self) {
         if let Home::Raft(_, proposer) = &self.home

@@ -184,13 +184,21 @@ impl Shards {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let active = self.hosts.iter().map(|host| host.budget().active_bytes());
+        active.sum()
+    }
+
     /// Ends the shards as if the process were killed: nothing is flushed.
     #[cfg(test)]
-    pub(crate) async fn kill(self) {
+    pub(crate) async fn kill(mut self) {
         self.flushers.iter().for_each(Flusher::abandon);
         for shard in &self.shards {
             shard.stop().await;
         }
+        self.flushers.clear();
+        self.let_go().await;
     }
 }
 

@@ -330,6 +330,3 @@ pub(crate) fn read_error(error: &heed::Error) -> Error {
 fn damaged(what: String) -> Error {
     Error::Damaged(what)
 }
-
-#[cfg(test)]
-mod tests;

@@ -37,6 +37,7 @@ impl Host {
             Err(error) => return Err(error),
         }
         let (env, health) = (device.env(), device.health());
+        refuse_used_log(device)?;
         let log_id = Log::create(env, &dir.join("log"), health, &settings.log)?;
         // The tree is last: with it the shards exist.
         Tree::create(&dir.join("tree"), settings.map_bytes, log_id, shards)?;
@@ -67,7 +68,14 @@ impl Host {
             cache.replay(record).map_err(damaged)
         };
         let (env, health) = (device.env(), device.health());
-        let log = Log::open(env, &dir.join("log"), health, &settings.log, visit)?;
+        let log = Log::open(env, &dir.join("log"), health, &settings.log, visit);
+        let log = log.map_err(|error| match error {
+            // The tree is made after the log.
+            device::Error::NotFound => {
+                device::Error::damaged(format!("{}: the log is gone", dir.display()))
+            }
+            error => error,
+        })?;
         if log.id() != tree.log_id() {
             return Err(device::Error::damaged(format!(
                 "{}: log and tree are of different devices",
@@ -92,5 +100,22 @@ impl Host {
         });
         let shards = shards.collect();
         Ok(Opened { host, shards })
+    }
+}
+
+/// A log that holds something without a tree beside it is what is left of shards, and no leftover of
+/// an attempt to make them.
+fn refuse_used_log(device: &Device) -> Result<(), device::Error> {
+    let dir = device.dir();
+    let damaged = || {
+        let dir = dir.display();
+        device::Error::damaged(format!("{dir}: the tree is gone, but the log is not empty"))
+    };
+    let read = Log::read(&*device.env().disk, &dir.join("log"), &mut |_| {
+        Err(damaged())
+    });
+    match read {
+        Ok(_) | Err(device::Error::NotFound) => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -88,11 +88,12 @@ impl Cache {
     }
 
     fn first_index(&self) -> u64 {
-        self.purged.map_or(0, |purged| purged.index + 1)
+        let first = self.entries.front().map(|entry| entry.log_id.index);
+        first.unwrap_or_else(|| self.next_index())
     }
 
     fn next_index(&self) -> u64 {
-        self.first_index() + self.entries.len() as u64
+        self.last().map_or(0, |last| last.index + 1)
     }
 
     fn cut(&mut self, from: u64) {

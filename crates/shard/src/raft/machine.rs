@@ -7,6 +7,8 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, StoredMembership,
 };
 
+use parking_lot::Mutex;
+
 use super::{Entry, LogId, Memo, NodeId, SnapshotData, SnapshotMeta, StorageError, Types};
 use crate::Error;
 use crate::core::Core;
@@ -18,7 +20,7 @@ pub(crate) struct StateMachine {
     pub(crate) host: Arc<Host>,
     pub(crate) core: Arc<Core>,
     /// The last snapshot that openraft was told of.
-    pub(crate) told: Option<LogId>,
+    told: Arc<Mutex<Option<LogId>>>,
 }
 
 impl StateMachine {
@@ -26,7 +28,7 @@ impl StateMachine {
         Self {
             host,
             core,
-            told: None,
+            told: Arc::default(),
         }
     }
 
@@ -51,7 +53,7 @@ impl StateMachine {
 
     fn apply_one(&self, entry: &Entry) -> Result<(), Error> {
         let grown = Self::apply_to(&self.core, entry)?;
-        self.host.budget().grew(grown);
+        self.host.grew(grown);
         if let EntryPayload::Normal(proposal) = &entry.payload
             && let Some(local) = proposal.local()
         {
@@ -61,17 +63,17 @@ impl StateMachine {
     }
 
     /// The shard as the tree has it.
-    async fn snapshot(&self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let read = SnapshotData::of_tree(self.host.tree(), self.core.id());
-        let (memo, data) = read.map_err(|error| StorageIOError::read_state_machine(&error))?;
-        Ok(memo.applied.map(|applied| Snapshot {
+    fn snapshot(&self) -> Result<Snapshot<Types>, Error> {
+        let (memo, data) = SnapshotData::of_tree(self.host.tree(), self.core.id())?;
+        let applied = memo.applied.map(|applied| applied.to_string());
+        Ok(Snapshot {
             meta: SnapshotMeta {
-                last_log_id: Some(applied),
+                last_log_id: memo.applied,
                 last_membership: memo.membership,
-                snapshot_id: applied.to_string(),
+                snapshot_id: applied.unwrap_or_default(),
             },
             snapshot: Box::new(data),
-        }))
+        })
     }
 }
 
@@ -100,9 +102,7 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {
-        let builder = self.clone();
-        self.told = self.core.memo_in_tree().ok().and_then(|memo| memo.applied);
-        builder
+        self.clone()
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError> {
@@ -130,7 +130,9 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        self.snapshot().await
+        let snapshot = self.snapshot();
+        let snapshot = snapshot.map_err(|error| StorageIOError::read_state_machine(&error))?;
+        Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
@@ -138,18 +140,17 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     /// A snapshot is what the tree holds. After a flush that is newer than the last one; if it is
     /// not, somebody wants a newer one, and so there is a flush first.
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let failed = |error: &Error| StorageIOError::<NodeId>::write_snapshot(None, error);
-        let in_tree = self.core.memo_in_tree().map_err(|error| failed(&error))?;
-        if in_tree.applied <= self.told {
+        let failed = |error| StorageIOError::<NodeId>::write_snapshot(None, &error);
+        let in_tree = self.core.memo_in_tree().map_err(failed)?;
+        if in_tree.applied <= *self.told.lock() {
             let host = self.host.clone();
             let flushed = tokio::task::spawn_blocking(move || host.flush()).await;
             flushed
                 .map_err(|panic| StorageIOError::write_snapshot(None, &panic))?
                 .map_err(|error| StorageIOError::write_snapshot(None, &error))?;
         }
-        match self.snapshot().await? {
-            Some(snapshot) => Ok(snapshot),
-            None => Err(failed(&Error::Damaged("an empty shard has no snapshot".into())).into()),
-        }
+        let snapshot = self.snapshot().map_err(failed)?;
+        *self.told.lock() = snapshot.meta.last_log_id;
+        Ok(snapshot)
     }
 }

@@ -3,7 +3,7 @@ use std::ops::Bound;
 use base::env::Env;
 use base::{ShardId, Timestamp};
 
-use crate::testing::{Do, World, first, pair, rows, text, write};
+use crate::tests::{Do, World, first, pair, rows, text, write};
 use crate::{Batch, Error, Execution, Latch, Offline, Row, Scan, Shards, View};
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_missing_device_takes_only_its_shards() {
     for i in [0, 2] {
         let shard = shards.get(ShardId(i));
         assert!(matches!(shard.view().await, Err(Error::Unavailable { .. })));
-        let refused = crate::testing::commit(shard, Batch::new()).await;
+        let refused = crate::tests::commit(shard, Batch::new()).await;
         let unavailable = matches!(refused, Err(Execution::Shard(Error::Unavailable { .. })));
         assert!(unavailable);
     }

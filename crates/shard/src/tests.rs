@@ -1,4 +1,11 @@
-//! What the tests of this crate share.
+//! Tests of the whole: a shard over its log and tree. This file has what they share.
+
+mod concurrent;
+mod crash;
+mod damage;
+mod model;
+mod raft;
+mod space;
 
 use std::ops::Bound;
 use std::path::PathBuf;
@@ -131,4 +138,75 @@ pub(crate) fn pair(key: &str, value: &str) -> (String, String) {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A device whose log is on a simulated disk, and whose tree on the real one.
+pub(crate) struct SimWorld {
+    pub(crate) env: Env,
+    pub(crate) disk: testkit::SimDisk,
+    dir: TempDir,
+}
+
+impl SimWorld {
+    pub(crate) const DISK_BYTES: u64 = 512 << 20;
+
+    pub(crate) fn new() -> Self {
+        let (env, disk, _) = testkit::env(1, Self::DISK_BYTES);
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            cluster: 1,
+            device: DeviceId(1),
+            shards: 1,
+            created: Timestamp::from_secs(1),
+        };
+        Device::format(&env, dir.path(), &identity).unwrap();
+        let world = Self { env, disk, dir };
+        let device = world.device().unwrap();
+        Shards::format(&[device], 1, &Self::config()).unwrap();
+        world
+    }
+
+    fn config() -> Config {
+        Config {
+            flush_interval: std::time::Duration::from_secs(60),
+            log_file_bytes: Some(256 << 10),
+            memtable_bytes: None,
+        }
+    }
+
+    fn device(&self) -> Result<Device, device::Error> {
+        Device::open(self.env.clone(), self.dir.path(), device::Config::default())
+    }
+
+    /// Opens the shards; waits for those that were dropped to let go of the device.
+    pub(crate) async fn open(&self) -> Result<Shards, device::Error> {
+        let device = loop {
+            match self.device() {
+                Err(device::Error::Locked) => tokio::task::yield_now().await,
+                opened => break opened?,
+            }
+        };
+        Shards::open(&self.env, vec![device], 1, Self::config()).await
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let space = self.env.disk.space(self.dir.path()).unwrap();
+        space.total_bytes - space.free_bytes
+    }
+
+    pub(crate) fn fail_writes(&self) {
+        self.disk.fail_when(|call, _| {
+            (call == testkit::Call::Write).then_some(std::io::ErrorKind::Other)
+        });
+    }
+}
+
+/// The entry with this index, as a leader of term 1 makes it.
+pub(crate) fn entry(index: u64, batch: Batch) -> crate::raft::Entry {
+    let leader = openraft::CommittedLeaderId::new(1, 0);
+    let proposal = crate::raft::Proposal::new(0, vec![batch.encode()], None);
+    crate::raft::Entry {
+        log_id: openraft::LogId::new(leader, index),
+        payload: openraft::EntryPayload::Normal(proposal),
+    }
 }
