@@ -28,10 +28,15 @@ impl Format {
     }
 }
 
+/// The consensus library tells its inner life at `info`: only to those who ask for it by name.
+const QUIET: &str = "openraft=warn";
+
 /// Reads a filter: a level, or `part=level` for one part, separated by commas.
 pub(crate) fn filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let asked = text.contains("openraft") || text.trim() == "off";
+    let quiet = if asked { "" } else { QUIET };
     EnvFilter::builder()
-        .parse(text)
+        .parse(format!("{quiet},{text}"))
         .with_context(|| format!("{text:?} is no log filter, such as info or info,swift=debug"))
 }
 
@@ -75,6 +80,8 @@ mod tests {
         for text in ["info", "warn,swift=debug", "off"] {
             filter(text).unwrap();
         }
+        assert!(filter("info").unwrap().to_string().contains(QUIET));
+        assert_eq!(filter("off").unwrap().to_string(), "off");
         let error = filter("info,swift=loud").unwrap_err().to_string();
         assert!(
             error.starts_with("\"info,swift=loud\" is no log filter"),
