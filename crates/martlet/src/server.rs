@@ -147,6 +147,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         );
     };
     until_stopped(serving, &stop, &mut signals).await;
+    // Whoever still holds a layer keeps it from closing.
+    drop((swift, admin_tcp));
     layers.close().await;
     tracing::info!("stopped");
     Ok(())

@@ -149,6 +149,12 @@ fn what_was_stored_is_there_after_a_restart() {
     }
     let log = server.stop();
     assert!(!log.contains(&password), "{log}");
+    for level in ["ERROR", "WARN"] {
+        assert!(
+            !log.contains(level),
+            "a stop is nothing to worry about: {log}"
+        );
+    }
 
     let server = Server::start(dir.path());
     assert!(!server.greeting.contains(&password));

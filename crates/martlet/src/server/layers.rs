@@ -62,6 +62,13 @@ impl Layers {
             background,
         } = self;
         background.stop().await;
+        // Scrubbers ask the namespace, so they end before it.
+        for device in devices {
+            if let Err(error) = device.close().await {
+                let directory = device.dir().display();
+                tracing::warn!(%directory, %error, "not closed cleanly: the next start reads more");
+            }
+        }
         drop(namespace);
         let closed = match Arc::try_unwrap(shards) {
             Ok(shards) => shards.shutdown().await,
@@ -70,12 +77,6 @@ impl Layers {
         };
         if let Err(error) = closed {
             tracing::warn!(%error, "shards not closed cleanly: the next start reads more");
-        }
-        for device in devices {
-            if let Err(error) = device.close().await {
-                let directory = device.dir().display();
-                tracing::warn!(%directory, %error, "not closed cleanly: the next start reads more");
-            }
         }
     }
 }
