@@ -92,8 +92,24 @@ struct Check {
     containers: HashMap<ContainerId, Counted>,
     /// The lines of account lists.
     lines: BTreeSet<(String, String, ContainerId)>,
-    /// What is referred to: the length, and how many copies were found.
-    chunks: HashMap<ChunkId, (u32, usize)>,
+    chunks: HashMap<ChunkId, Referred>,
+}
+
+/// A chunk that something refers to.
+struct Referred {
+    bytes: u32,
+    need: Need,
+    /// How many were found.
+    copies: usize,
+}
+
+/// How many copies there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    All,
+    /// It is garbage: the collector deletes chunks before the row that names them, and may have been
+    /// interrupted in between.
+    None,
 }
 
 /// Checks all rows of `shards` and `records`, which are all records of all devices.
@@ -156,8 +172,13 @@ impl Check {
     }
 
     /// Notes that something refers to a chunk.
-    fn refer(&mut self, shard: ShardId, what: &str, chunk: Chunk) {
-        if self.chunks.insert(chunk.id, (chunk.bytes, 0)).is_some() {
+    fn refer(&mut self, shard: ShardId, what: &str, chunk: Chunk, need: Need) {
+        let referred = Referred {
+            bytes: chunk.bytes,
+            need,
+            copies: 0,
+        };
+        if self.chunks.insert(chunk.id, referred).is_some() {
             let why = format!("chunk {} is referred to twice", chunk.id);
             self.problem(Some(shard), what, why);
         }
@@ -224,11 +245,11 @@ impl Check {
             chunk,
             bytes,
         } = record;
-        let Some((expected, copies)) = self.chunks.get_mut(&chunk) else {
+        let Some(referred) = self.chunks.get_mut(&chunk) else {
             self.report.leftover_records += 1;
             return;
         };
-        let expected = *expected;
+        let expected = referred.bytes;
         let group = self.map.groups.get(&chunk.group());
         if !group.is_some_and(|group| group.devices.contains(&device)) {
             self.problem(None, chunk, format!("does not belong on device {device}"));
@@ -236,7 +257,7 @@ impl Check {
             let why = format!("has {bytes} bytes on device {device} instead of {expected}");
             self.problem(None, chunk, why);
         } else {
-            *copies += 1;
+            referred.copies += 1;
         }
     }
 
@@ -244,11 +265,12 @@ impl Check {
     fn copies(&mut self) {
         self.report.chunks = self.chunks.len() as u64;
         let mut missing = Vec::new();
-        for (id, (_, copies)) in &self.chunks {
+        for (id, referred) in &self.chunks {
             let group = self.map.groups.get(&id.group());
             let width = group.map_or(1, |group| group.policy.width());
-            if *copies != width {
-                missing.push((*id, *copies, width));
+            let short = referred.need == Need::All && referred.copies < width;
+            if short || referred.copies > width {
+                missing.push((*id, referred.copies, width));
             }
         }
         for (id, copies, width) in missing {

@@ -6,7 +6,7 @@ use base::ShardId;
 use bytes::Bytes;
 use shard::{Scan, View};
 
-use super::{Check, Counted};
+use super::{Check, Counted, Need};
 use crate::key::{self, BodyId, GarbageCount, Parts, table};
 use crate::manifest::Manifest;
 use crate::reader::each_chunk;
@@ -182,7 +182,7 @@ impl<'a> ShardRows<'a> {
             name: name.into(),
             version,
         };
-        let bytes = self.chunks(key, &id, &row.body)?;
+        let bytes = self.chunks(key, &id, &row.body, Need::All)?;
         same_bytes(bytes, row.head.bytes)
     }
 
@@ -196,12 +196,18 @@ impl<'a> ShardRows<'a> {
     }
 
     /// Notes the chunks of a body and returns their length.
-    fn chunks(&mut self, key: &[u8], id: &BodyId<'_>, body: &Body<'_>) -> Result<u64, Wrong> {
+    fn chunks(
+        &mut self,
+        key: &[u8],
+        id: &BodyId<'_>,
+        body: &Body<'_>,
+        need: Need,
+    ) -> Result<u64, Wrong> {
         let what = key.escape_ascii().to_string();
         let mut bytes = 0;
         each_chunk(self.view, id, body, |chunk| {
             bytes += u64::from(chunk.bytes);
-            self.check.refer(self.shard, &what, chunk);
+            self.check.refer(self.shard, &what, chunk, need);
             ControlFlow::Continue(())
         })?;
         if let Body::Parts { .. } = body {
@@ -255,7 +261,7 @@ impl<'a> ShardRows<'a> {
         self.check.report.garbage += 1;
         self.garbage_bodies += 1;
         self.garbage_bytes += signed(row.bytes);
-        let bytes = self.chunks(key, &id, &row.body)?;
+        let bytes = self.chunks(key, &id, &row.body, Need::None)?;
         match row.body {
             Body::Chunks { .. } => same_bytes(bytes, row.bytes),
             // Some parts may be collected already.
@@ -286,7 +292,7 @@ impl<'a> ShardRows<'a> {
         let row: UploadRow = row::decode(value)?;
         self.check.report.pending_uploads += 1;
         let version = id.version;
-        let bytes = self.chunks(key, &id, &Body::Parts { version })?;
+        let bytes = self.chunks(key, &id, &Body::Parts { version }, Need::All)?;
         same_bytes(bytes, row.bytes)
     }
 
