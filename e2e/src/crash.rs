@@ -2,7 +2,7 @@
 //!
 //! A cycle starts the server, compares all that it holds with the ledger, lets many clients loose and
 //! takes it down at a random moment, now and then already while it starts. A start that takes an
-//! acknowledged write back, or half of an unacknowledged one, is a [`Violation`](crate::Violation); so
+//! acknowledged write back, or half of an unacknowledged one, is a [`Violation`]; so
 //! is whatever `martlet check` finds in the directory as the crash left it.
 
 use std::fmt;
@@ -16,12 +16,12 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 
 use crate::ledger::Ledger;
-use crate::promised;
 use crate::server::{Launch, Server};
 use crate::session::Session;
 use crate::verify;
 use crate::volume::{Kind, Volume};
 use crate::workload::Load;
+use crate::{Violation, promised};
 
 /// What takes the server down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
 
     fn start_and_verify(&mut self) -> Result<Server> {
         let before = Instant::now();
-        let server = self.launch.start()?;
+        let server = self.launch.start().map_err(broken)?;
         let took = before.elapsed();
         match &self.session {
             None => {
@@ -167,8 +167,8 @@ impl<'a> Run<'a> {
             Some(session) => {
                 let mut session = session.again(server.address);
                 self.report.slowest_start = self.report.slowest_start.max(took);
-                self.report.verified +=
-                    verify::everything(&mut session, &self.ledger, &mut self.random)?;
+                let verified = verify::everything(&mut session, &self.ledger, &mut self.random);
+                self.report.verified += verified.map_err(broken)?;
             }
         }
         Ok(server)
@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
         self.restore()
     }
 
-    fn take_down(&self, server: Server) -> Result<()> {
+    fn take_down(&self, mut server: Server) -> Result<()> {
         if let Some(volume) = &self.volume {
             volume.cut()?;
             // The server may still say something, and that must be true.
@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
 
     fn check(&self) -> Result<()> {
         if fs::exists(&self.launch.data)? {
-            let found = self.launch.check()?;
+            let found = self.launch.check().map_err(broken)?;
             promised!(
                 found.is_none(),
                 "martlet check: {}",
@@ -224,4 +224,12 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// Whatever a server fails at after a crash, it has promised.
+fn broken(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<Violation>() {
+        return error;
+    }
+    Violation(format!("{error:#}")).into()
 }

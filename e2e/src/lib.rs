@@ -9,11 +9,15 @@
 )]
 
 pub mod binary;
+pub mod clients;
 pub mod conformance;
 pub mod crash;
+pub mod damage;
+pub mod files;
 pub mod http;
 pub mod ledger;
 mod process;
+pub mod raw;
 pub mod server;
 pub mod session;
 pub mod verify;

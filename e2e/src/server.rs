@@ -27,6 +27,8 @@ pub struct Launch {
     /// Takes what the server prints, one run after the other.
     pub log: PathBuf,
     pub arguments: Vec<String>,
+    /// Another free one at each start if there is none.
+    pub address: Option<SocketAddr>,
     pub environment: Vec<(&'static str, String)>,
 }
 
@@ -38,6 +40,7 @@ impl Launch {
             data: data.to_owned(),
             log: log.to_owned(),
             arguments: vec!["--admin-listen".to_owned(), "off".to_owned()],
+            address: None,
             environment: Vec::new(),
         }
     }
@@ -51,7 +54,7 @@ impl Launch {
 
     /// Starts it and returns at once, ready or not.
     pub fn spawn(&self) -> Result<Server> {
-        let address = free_address()?;
+        let address = self.address.map_or_else(free_address, Ok)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = self.command("server");
         command
@@ -167,7 +170,7 @@ impl Server {
     }
 
     /// Ends it as a power cut would: at once.
-    pub fn kill(mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
@@ -216,7 +219,7 @@ impl Drop for Server {
 
 /// An address of the loopback interface where nobody listens. Below the range from which the kernel
 /// draws the ports of clients, so that none of those takes it before the server does.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -8,9 +8,11 @@
 mod bench;
 mod check;
 mod ci;
+mod clients;
 mod conformance;
 mod crash;
 mod dev;
+mod flips;
 mod tidy;
 
 use std::ffi::OsString;
@@ -43,6 +45,10 @@ enum Task {
     },
     /// Crashes and power cuts under load
     Crash(crash::Arguments),
+    /// Bits that flip while the server is down
+    Flips(flips::Arguments),
+    /// swift and rclone with a large tree, and a kill -9 in the middle
+    Clients(clients::Arguments),
     /// Other people's test suites
     #[command(subcommand)]
     Conformance(conformance::Api),
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Dev { arguments } => dev::run_server(&arguments),
         Task::Crash(arguments) => crash::run_all(&arguments),
+        Task::Flips(arguments) => flips::run(&arguments),
+        Task::Clients(arguments) => clients::run(&arguments),
         Task::Conformance(api) => conformance::run(&api),
         Task::Bench { arguments } => bench::run_with(&arguments),
     };

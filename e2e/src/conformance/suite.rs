@@ -106,6 +106,11 @@ impl Suite {
         Ok(suite)
     }
 
+    /// The `swift` command of python-swiftclient, which the suite uses, too.
+    pub fn swift_client(&self) -> PathBuf {
+        self.python.with_file_name("swift")
+    }
+
     /// Runs one file of the suite against the server that gives tokens at `auth_url`. `work` keeps the
     /// configuration, the report and pytest's output.
     pub fn run(&self, file: &str, auth_url: &str, work: &Path) -> Result<Vec<Case>> {

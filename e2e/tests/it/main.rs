@@ -1,0 +1,6 @@
+//! The short forms of what `cargo xtask` runs long. See `docs/proof.md`.
+
+mod abuse;
+mod clients;
+mod crash;
+mod damage;
