@@ -49,7 +49,9 @@ pub(crate) fn measure(bench: &Bench, effort: Effort, report: &mut Report) -> Res
         lists,
     );
 
-    let Martlet { mut server, launch, .. } = martlet;
+    let Martlet {
+        mut server, launch, ..
+    } = martlet;
     server.kill()?;
     let before = Instant::now();
     let server = launch.start()?;

@@ -1,3 +1,5 @@
+//! Why a shard could not answer.
+
 use std::time::Duration;
 
 /// Why a shard could not answer.
