@@ -47,8 +47,7 @@ pub(crate) fn measure(bench: &Bench, effort: Effort, report: &mut Report) -> Res
     runs.fill(&openstack.target)?;
     for round in 0..effort.rounds {
         eprintln!("round {} of {}", round + 1, effort.rounds);
-        got.appends
-            .push(append_limit(volume.path(), effort.duration)?);
+        got.appends.push(append_limit(volume.path())?);
         got.md5.push(md5_rate(effort.duration));
         runs.one_round(round, &martlet.target, &mut got.ours)?;
         runs.one_round(round, &openstack.target, &mut got.openstack)?;
@@ -292,9 +291,10 @@ fn md5_rate(duration: Duration) -> f64 {
     bytes / start.elapsed().as_secs_f64()
 }
 
-/// 4 KiB appends a second to the log alone, by 32 threads at once, on the same file system.
-fn append_limit(folder: &Path, duration: Duration) -> Result<f64> {
+/// 4 KiB appends a second to the log alone, by 32 tasks at once, on the same file system.
+fn append_limit(folder: &Path) -> Result<f64> {
     let folder = folder.join("appends");
+    std::fs::create_dir_all(&folder)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args([
@@ -302,13 +302,16 @@ fn append_limit(folder: &Path, duration: Duration) -> Result<f64> {
         "--quiet",
         "--release",
         "--package",
-        "device",
+        "shard",
         "--example",
-        "appends",
-        "--",
+        "commit",
     ]);
-    command.arg(&folder).args([CONNECTIONS, &seconds(duration)]);
-    let output = command.current_dir(crate::systems::folder()).output()?;
+    command.arg("--target-dir").arg(e2e::binary::target());
+    let output = command
+        .arg("--")
+        .arg(&folder)
+        .current_dir(crate::systems::folder())
+        .output()?;
     ensure!(
         output.status.success(),
         "{command:?}: {}",
@@ -316,7 +319,10 @@ fn append_limit(folder: &Path, duration: Duration) -> Result<f64> {
     );
     std::fs::remove_dir_all(&folder)?;
     let text = String::from_utf8(output.stdout)?;
-    text.trim()
-        .parse()
+    let line = text.lines().find_map(|line| line.strip_prefix("raw log"));
+    let rate = line
+        .and_then(|line| line.split("/s").next())
+        .map(|rate| rate.trim().parse());
+    rate.transpose()?
         .with_context(|| format!("{command:?} printed {text}"))
 }
