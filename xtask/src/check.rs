@@ -24,7 +24,14 @@ pub(crate) fn rules() -> Result<()> {
         "warnings",
     ]))?;
     run(cargo()
-        .args(["doc", "--workspace", "--no-deps", "--quiet"])
+        .args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            // Our docs are for those who read the code.
+            "--document-private-items",
+            "--quiet",
+        ])
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 

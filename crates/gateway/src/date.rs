@@ -12,7 +12,7 @@ pub fn format(unix_secs: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_secs.min(LAST)))
 }
 
-/// As [`format`], for a head.
+/// As [`format()`], for a head.
 pub fn header(unix_secs: u64) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(format(unix_secs)))
         .expect("a date is made of ASCII characters")
