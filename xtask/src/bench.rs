@@ -12,8 +12,3 @@ pub(crate) fn run_with(arguments: &[OsString]) -> Result<()> {
         .args(["run", "--quiet", "--release", "--package", "bench", "--"])
         .args(arguments))
 }
-
-/// Sees that it runs.
-pub(crate) fn short() -> Result<()> {
-    run_with(&["--short".into()])
-}
