@@ -13,6 +13,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database};
 
 use super::record::{Place, field};
+use super::segment::RECORDS_AT;
 use crate::Error;
 use crate::lmdb::{self, Access, Lmdb};
 
@@ -47,6 +48,21 @@ pub(crate) struct SegmentRow {
     pub(crate) live_bytes: u64,
     pub(crate) live_chunks: u64,
     pub(crate) punched_bytes: u64,
+}
+
+impl SegmentRow {
+    /// Of a segment of which nothing is known but its salt.
+    pub(crate) fn open(salt: u128) -> Self {
+        Self {
+            salt,
+            stage: Stage::Open,
+            end: RECORDS_AT,
+            indexed_to: RECORDS_AT,
+            live_bytes: 0,
+            live_chunks: 0,
+            punched_bytes: 0,
+        }
+    }
 }
 
 /// A page of rows, in ascending order. A damaged row has no place.

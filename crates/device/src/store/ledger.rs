@@ -15,7 +15,6 @@ use base::{ChunkId, DeviceId};
 
 use super::index::{SegmentRow, Stage};
 use super::record::{Place, Site};
-use super::segment::RECORDS_AT;
 
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -104,16 +103,7 @@ impl Ledger {
 
     /// A segment that has just been made.
     pub(crate) fn add_new_segment(&mut self, number: u64, salt: u128) {
-        let row = SegmentRow {
-            salt,
-            stage: Stage::Open,
-            end: RECORDS_AT,
-            indexed_to: RECORDS_AT,
-            live_bytes: 0,
-            live_chunks: 0,
-            punched_bytes: 0,
-        };
-        self.add_segment(number, row);
+        self.add_segment(number, SegmentRow::open(salt));
     }
 
     /// No more room is reserved in this segment; answers where it ends.

@@ -154,16 +154,7 @@ impl Start<'_> {
                 let Some(salt) = self.salt_of(number)? else {
                     return Ok(());
                 };
-                let row = SegmentRow {
-                    salt,
-                    stage: Stage::Open,
-                    end: RECORDS_AT,
-                    indexed_to: RECORDS_AT,
-                    live_bytes: 0,
-                    live_chunks: 0,
-                    punched_bytes: 0,
-                };
-                self.scan(number, salt, row)
+                self.scan(number, salt, SegmentRow::open(salt))
             }
         }
     }
