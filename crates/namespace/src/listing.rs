@@ -94,7 +94,7 @@ impl<'a> Window<'a> {
             from = from.max(behind(base, lower, keys));
         }
         if !upper.is_empty() {
-            to = to.min([base, upper.as_bytes()].concat());
+            to = to.min(up_to(base, upper, keys));
         }
         Self {
             query,
@@ -108,7 +108,10 @@ impl<'a> Window<'a> {
     /// What becomes of a name that is in the window.
     pub(crate) fn judge(&self, name: &str) -> Verdict {
         let query = self.query;
-        let rest = &name[query.prefix.len()..];
+        // Where the key goes on behind the name, a prefix with a zero byte may be one of the key only.
+        let Some(rest) = name.strip_prefix(&query.prefix) else {
+            return Verdict::Skip;
+        };
         let found = match &*query.delimiter {
             "" => None,
             delimiter => rest.find(delimiter),
@@ -208,11 +211,22 @@ fn markers(query: &ListQuery) -> (&str, &str) {
     }
 }
 
-/// The first key behind all rows of this name.
+/// The first key behind all rows of this name, or of those before it. A name holds no zero byte, so
+/// one that does stands directly behind the name that it has in front of the byte.
 fn behind(base: &[u8], name: &str, keys: Keys) -> Vec<u8> {
+    let name = name.split('\0').next().unwrap_or_default();
     let next = match keys {
         Keys::Name => 0,
         Keys::NameAndContainer => 1,
     };
     [base, name.as_bytes(), &[next]].concat()
+}
+
+/// The first key of this name, or of those after it.
+fn up_to(base: &[u8], name: &str, keys: Keys) -> Vec<u8> {
+    if name.contains('\0') {
+        behind(base, name, keys)
+    } else {
+        [base, name.as_bytes()].concat()
+    }
 }

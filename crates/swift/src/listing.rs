@@ -11,14 +11,10 @@ use crate::respond::Refusal;
 /// Reads the parameters of a listing.
 pub(crate) fn parse(query: &Query<'_>) -> Result<ListQuery, Refusal> {
     let reverse = text(query, "reverse")?.is_some_and(|word| means_true(&word));
-    let (marker, end_marker) = match reverse {
-        false => (Side::Lower, Side::Upper),
-        true => (Side::Upper, Side::Lower),
-    };
     let mut list = ListQuery {
         limit: limit(query)?,
-        marker: marker.without_null(text(query, "marker")?.unwrap_or_default()),
-        end_marker: end_marker.without_null(text(query, "end_marker")?.unwrap_or_default()),
+        marker: text(query, "marker")?.unwrap_or_default(),
+        end_marker: text(query, "end_marker")?.unwrap_or_default(),
         prefix: text(query, "prefix")?.unwrap_or_default(),
         delimiter: text(query, "delimiter")?.unwrap_or_default(),
         reverse,
@@ -33,27 +29,6 @@ pub(crate) fn parse(query: &Query<'_>) -> Result<ListQuery, Refusal> {
         list.subdirs = Subdirs::Hide;
     }
     Ok(list)
-}
-
-/// Which end of a listing a marker cuts off. The marker itself is not in the listing.
-#[derive(Clone, Copy)]
-enum Side {
-    Lower,
-    Upper,
-}
-
-impl Side {
-    /// Clients append NULL to a marker to mean "this name too". No name holds a NULL, so there is a
-    /// marker without one that cuts off the same names.
-    fn without_null(self, mut marker: String) -> String {
-        if let Some(at) = marker.find('\0') {
-            marker.truncate(at);
-            if let Self::Upper = self {
-                marker.push('\u{1}');
-            }
-        }
-        marker
-    }
 }
 
 /// Only digits count; anything else asks for nothing special.
@@ -127,24 +102,6 @@ mod tests {
             );
             assert_eq!(list.subdirs, Subdirs::Hide);
         }
-    }
-
-    #[test]
-    fn a_marker_with_null_cuts_off_the_same_names() {
-        let names = ["", "a", "a\u{1}", "aa", "b"];
-        for marker in ["a\0", "a\0\0", "a\0x", "\0", "a"] {
-            let lower = Side::Lower.without_null(marker.to_owned());
-            let upper = Side::Upper.without_null(marker.to_owned());
-            for name in names {
-                assert_eq!(name > marker, name > lower.as_str(), "{name:?} {marker:?}");
-                assert_eq!(name < marker, name < upper.as_str(), "{name:?} {marker:?}");
-            }
-        }
-        let list = parsed("marker=a%00&end_marker=b%00&reverse=on").unwrap();
-        assert_eq!(
-            (list.marker.as_str(), list.end_marker.as_str()),
-            ("a\u{1}", "b")
-        );
     }
 
     #[test]

@@ -127,17 +127,23 @@ impl Run {
         parts.collect()
     }
 
-    /// A name, or none.
+    /// A name, or none; or what no name can be: clients put a zero byte behind a name to mean "this
+    /// one too".
     fn marker(&mut self) -> String {
-        if self.random.chance(1, 2) {
+        let mut marker = if self.random.chance(1, 2) {
             String::new()
         } else {
             self.name()
+        };
+        if self.random.chance(1, 5) {
+            marker += self.pick(&["\0", "\0\0", "\0a", "\u{1}"]);
         }
+        marker
     }
 
     fn container_name(&mut self) -> String {
-        self.pick(&["a", "aa", "a-", "a-b", "b", "é"]).to_owned()
+        self.pick(&["a", "aa", "a-", "a-b", "a\u{1}", "b", "é"])
+            .to_owned()
     }
 
     fn metadata(&mut self, prefix: &str) -> Metadata {

@@ -65,3 +65,41 @@ async fn an_object_lives_and_dies() {
     namespace.delete_account("a").await.unwrap();
     assert_eq!(namespace.account("a").await.unwrap(), None);
 }
+
+/// No name holds a zero byte; but where the key goes on behind the name, it holds one.
+#[tokio::test]
+async fn a_zero_byte_in_a_query_is_ordered_as_text_is() {
+    let world = World::new(1).await;
+    for name in ["a", "a\u{1}", "aa"] {
+        world.container(name).await;
+    }
+    let list = async |query: ListQuery| {
+        let query = ListQuery { limit: 9, ..query };
+        let listed = world.namespace.list_containers("a", &query).await.unwrap();
+        let names = listed.into_iter().map(|entry| match entry {
+            Entry::Row(row) => row.name,
+            Entry::Subdir(name) => name,
+        });
+        names.collect::<Vec<_>>()
+    };
+    for bound in ["a\0", "a\0\0", "a\0z"] {
+        let marker = bound.to_owned();
+        let behind = list(ListQuery {
+            marker,
+            ..ListQuery::default()
+        });
+        assert_eq!(behind.await, ["a\u{1}", "aa"], "{bound:?}");
+        let end_marker = bound.to_owned();
+        let before = list(ListQuery {
+            end_marker,
+            ..ListQuery::default()
+        });
+        assert_eq!(before.await, ["a"], "{bound:?}");
+        let prefix = bound.to_owned();
+        let under = list(ListQuery {
+            prefix,
+            ..ListQuery::default()
+        });
+        assert_eq!(under.await, [""; 0], "{bound:?}");
+    }
+}
