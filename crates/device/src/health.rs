@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use base::DeviceId;
@@ -93,6 +94,19 @@ impl Health {
         }
     }
 
+    /// Does what others wait for. If it panics, that is a bug of ours, and nobody knows what of it
+    /// has happened: so the device fails, and those who wait are to be given the error.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] after a panic.
+    pub fn guard<R>(&self, what: &str, act: impl FnOnce() -> R) -> Result<R, Error> {
+        // Whatever the panic left half changed is not written any more.
+        catch_unwind(AssertUnwindSafe(act)).map_err(|_| {
+            self.fail(what, &io::Error::other("internal error"));
+            self.check_write().expect_err("the device has just failed")
+        })
+    }
+
     /// # Errors
     /// [`Error::ReadOnly`] or [`Error::Failed`] if the device is out of service.
     pub fn check_write(&self) -> Result<(), Error> {
@@ -118,6 +132,15 @@ mod tests {
         assert_eq!(health.state(), State::Failed);
         assert_eq!(&*health.reason(), "syncing segment 3: EIO");
         assert!(matches!(health.check_write(), Err(Error::Failed(_))));
+    }
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        let health = Health::new(DeviceId(1));
+        assert_eq!(health.guard("adding", || 1 + 1).unwrap(), 2);
+        let failed = health.guard("syncing", || panic!("a bug"));
+        assert!(matches!(failed, Err::<(), _>(Error::Failed(_))));
+        assert_eq!(&*health.reason(), "syncing: internal error");
     }
 
     #[test]

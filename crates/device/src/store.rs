@@ -240,9 +240,10 @@ impl Threads {
     fn start(&self, name: &str, run: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Error> {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(format!("device-{name}"));
+        let what = format!("thread {name}");
         let started = thread.spawn(move || {
-            let _guard = PanicGuard(&shared.health);
-            run(&shared);
+            // Who waits for a thread is told by the thread itself.
+            let _ = shared.health.guard(&what, || run(&shared));
         });
         let started = started.map_err(|error| Error::io("starting a thread", error))?;
         self.running.lock().push(started);
@@ -278,7 +279,7 @@ impl Threads {
         self.shared.scrubbing.stop();
         self.shared.flusher.stop();
         for thread in self.running.lock().drain(..) {
-            // A thread that panicked has said so, and has failed the device.
+            // A panic has failed the device, which was said then.
             let _ = thread.join();
         }
     }
@@ -296,18 +297,6 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stop();
         self.shared.flusher.give_up();
-    }
-}
-
-/// A bug in one of the threads must not look like a device that works.
-struct PanicGuard<'a>(&'a Health);
-
-impl Drop for PanicGuard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let error = std::io::Error::other("a thread of the store panicked");
-            self.0.fail("internal error", &error);
-        }
     }
 }
 

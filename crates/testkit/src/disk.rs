@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::env::{BLOCK_BYTES, Disk, File, Open, Space};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::Random;
 use content::{Change, Content};
@@ -44,10 +44,15 @@ pub enum Call {
 /// Decides whether a call fails; see [`SimDisk::fail_when`].
 type Fault = Box<dyn FnMut(Call, &Path) -> Option<ErrorKind> + Send>;
 
+/// Decides whether a call hangs; see [`SimDisk::hang_when`].
+type Hang = Box<dyn FnMut(Call, &Path) -> bool + Send>;
+
 /// A simulated disk; clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
+    /// Calls that hang wait here.
+    healed: Arc<Condvar>,
 }
 
 struct World {
@@ -58,6 +63,8 @@ struct World {
     /// Handles of an earlier boot are dead.
     boot: u64,
     fault: Option<Fault>,
+    hang: Option<Hang>,
+    hung: u64,
     calls: BTreeMap<Call, u64>,
     /// Counts down; the power goes when it reaches zero.
     power_left: Option<u64>,
@@ -90,12 +97,15 @@ impl SimDisk {
             next: 1,
             boot: 0,
             fault: None,
+            hang: None,
+            hung: 0,
             calls: BTreeMap::new(),
             power_left: None,
             cold: false,
         };
         Self {
             world: Arc::new(Mutex::new(world)),
+            healed: Arc::default(),
         }
     }
 
@@ -120,9 +130,29 @@ impl SimDisk {
         });
     }
 
-    /// No call fails any more.
+    /// Asks `hang` before every call from now on; the call waits while it answers yes, as on a disk
+    /// that neither works nor fails. What the page cache has is still read.
+    pub fn hang_when(&self, hang: impl FnMut(Call, &Path) -> bool + Send + 'static) {
+        self.world.lock().hang = Some(Box::new(hang));
+    }
+
+    /// No call fails or hangs any more; those that did hang go on.
     pub fn heal(&self) {
-        self.world.lock().fault = None;
+        let mut world = self.world.lock();
+        world.fault = None;
+        world.hang = None;
+        self.healed.notify_all();
+    }
+
+    /// Waits while the call hangs.
+    fn turn(&self, call: Call, path: &Path) -> MutexGuard<'_, World> {
+        let mut world = self.world.lock();
+        while world.hang.as_mut().is_some_and(|hang| hang(call, path)) {
+            world.hung += 1;
+            self.healed.wait(&mut world);
+            world.hung -= 1;
+        }
+        world
     }
 
     /// The power goes at the `n`th call from now, counted from 0: it and all after it fail, until
@@ -138,6 +168,8 @@ impl SimDisk {
         let mut world = self.world.lock();
         world.boot += 1;
         world.fault = None;
+        world.hang = None;
+        self.healed.notify_all();
         world.power_left = None;
         world.names.power_cut(&mut random);
         let names = world.names.clone();
@@ -163,6 +195,11 @@ impl SimDisk {
     /// How many calls of any kind there were.
     pub fn calls_all(&self) -> u64 {
         self.world.lock().calls.values().sum()
+    }
+
+    /// How many calls hang now.
+    pub fn calls_hung(&self) -> u64 {
+        self.world.lock().hung
     }
 
     /// Changes what is stored, on the platter and in what readers see: `by` is combined with the bytes at
@@ -264,7 +301,7 @@ impl Inode {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
-        let mut world = self.world.lock();
+        let mut world = self.turn(Call::Open, path);
         world.enter(Call::Open, path)?;
         let inode = match (world.names.file(path), how) {
             (Some(inode), _) => inode,
@@ -291,19 +328,19 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.turn(Call::CreateDir, path);
         world.enter(Call::CreateDir, path)?;
         world.names.create_dir(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut world = self.world.lock();
+        let mut world = self.turn(Call::List, dir);
         world.enter(Call::List, dir)?;
         world.names.list(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.turn(Call::Rename, from);
         world.enter(Call::Rename, from)?;
         let replaced = world.names.file(to);
         world.names.rename(from, to)?;
@@ -314,7 +351,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.turn(Call::Remove, path);
         world.enter(Call::Remove, path)?;
         let inode = world.names.file(path).ok_or(ErrorKind::NotFound)?;
         world.names.unlink(path);
@@ -323,7 +360,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.turn(Call::SyncDir, dir);
         world.enter(Call::SyncDir, dir)?;
         world.names.sync_dir(dir)?;
         // A file that lost its last durable name here is gone for good.
@@ -358,7 +395,7 @@ impl SimFile {
         call: Call,
         act: impl FnOnce(&mut World, io::Result<()>) -> io::Result<R>,
     ) -> io::Result<R> {
-        let mut world = self.disk.world.lock();
+        let mut world = self.disk.turn(call, &self.path);
         if world.boot != self.boot {
             return Err(io::Error::other("the handle is from before the power cut"));
         }
@@ -431,13 +468,10 @@ impl File for SimFile {
     fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let place = (buffer.as_ptr().addr(), buffer.len());
         self.check_aligned([place].into_iter(), offset)?;
-        self.enter(Call::Read, |world, entered| {
-            entered?;
-            match world.cold {
-                true => Err(ErrorKind::WouldBlock.into()),
-                false => Ok(self.inode(world).seen.read(buffer, offset)),
-            }
-        })
+        if self.disk.world.lock().cold {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.read_at(buffer, offset)
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {

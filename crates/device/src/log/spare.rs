@@ -33,8 +33,9 @@ impl Shared {
                     }
                 }
             };
-            if let Err(error) = self.work(job) {
-                self.health.fail("preparing a log file", &error);
+            let what = "preparing a log file";
+            let work = || self.work(job).inspect_err(|e| self.health.fail(what, e));
+            if !matches!(self.health.guard(what, work), Ok(Ok(()))) {
                 // The writer may wait for the file: it looks at the health.
                 let _files = self.files.lock();
                 self.files_changed.notify_all();

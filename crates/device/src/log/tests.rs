@@ -302,6 +302,94 @@ fn the_first_failure_is_final() {
 }
 
 #[test]
+fn nobody_waits_for_a_log_that_panicked() {
+    // While the writer writes, and while it waits for the next file.
+    for (call, appends) in [(Call::Write, 30), (Call::Open, 100)] {
+        let world = World::new();
+        let log = Log::open(
+            &world.env,
+            &dir(),
+            &world.health,
+            &world.config,
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        append_until_failure(&log, 0..3);
+        world.disk.fail_when(move |now, _| {
+            assert!(now != call, "a bug");
+            None
+        });
+        let waiting: Vec<_> = (3..appends).map(|i| append(&log, vec![entry(i)])).collect();
+        let answers: Vec<_> = waiting
+            .iter()
+            .map(|result| result.recv().unwrap())
+            .collect();
+        let last = answers.last().unwrap();
+        assert!(matches!(last, Err(Error::Failed(_))), "{last:?}");
+        assert_eq!(world.health.state(), State::Failed);
+        drop(log);
+        world.disk.heal();
+        assert!(world.marks().unwrap().starts_with(&[0, 1, 2]));
+    }
+}
+
+#[test]
+fn a_call_back_that_panics_harms_no_other() {
+    let world = World::new();
+    let log = Log::open(
+        &world.env,
+        &dir(),
+        &world.health,
+        &world.config,
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    // The second and the third go in one batch: the first holds the writer up until they are there.
+    world.disk.hang_when(|call, _| call == Call::Write);
+    log.append(vec![entry(0)], |_| {});
+    while world.disk.calls_hung() == 0 {
+        thread::yield_now();
+    }
+    let small = |stream| Record {
+        stream,
+        kind: Kind::State,
+        body: vec![],
+    };
+    log.append(vec![small(1)], |_| panic!("a bug"));
+    let answer = append(&log, vec![small(2)]);
+    world.disk.heal();
+    answer.recv().unwrap().unwrap();
+    assert_eq!(world.health.state(), State::Failed);
+    let refused = append(&log, vec![small(3)]).recv().unwrap();
+    assert!(matches!(refused, Err(Error::Failed(_))), "{refused:?}");
+}
+
+#[test]
+fn a_writer_that_waits_for_a_file_hears_of_a_failure_elsewhere() {
+    let world = World::new();
+    world.disk.resize(FILE_BYTES * 5 / 2);
+    let log = Log::open(
+        &world.env,
+        &dir(),
+        &world.health,
+        &world.config,
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    // More than all files hold: the last ones wait.
+    let waiting: Vec<_> = (0..100).map(|i| append(&log, vec![entry(i)])).collect();
+    waiting[0].recv().unwrap().unwrap();
+    // The writer, and the thread that makes spares.
+    while log.shared.files_changed.notify_all() < 2 {
+        thread::yield_now();
+    }
+    thread::yield_now();
+    world.health.fail("elsewhere", &ErrorKind::Other.into());
+    let last = waiting[99].recv().unwrap();
+    assert!(matches!(last, Err(Error::Failed(_))), "{last:?}");
+}
+
+#[test]
 fn a_full_disk_refuses_growth_until_something_is_released() {
     let world = World::new();
     // One file is there, one more fits, a third does not.

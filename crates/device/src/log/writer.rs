@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::env::{BLOCK_BYTES, File};
 use bytes::Bytes;
@@ -16,6 +17,9 @@ use crate::Error;
 const BATCH_BYTES: usize = 1 << 20;
 /// Gathering stops at this many appends: the call backs of one batch delay the next.
 const BATCH_APPENDS_MAX: usize = 1024;
+
+/// How long a writer that waits for a file may miss that the device has failed.
+const HEALTH_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
@@ -110,11 +114,23 @@ impl Writer {
                 .metrics
                 .queue
                 .sub(i64::try_from(batch.len()).unwrap_or(i64::MAX));
-            match self.write(&batch) {
-                Ok(()) => batch.into_iter().for_each(|append| (append.done)(Ok(()))),
-                Err(error) => self.fail(batch, &error),
+            let health = self.shared.health.clone();
+            let written = health
+                .guard("writing the log", || self.write(&batch))
+                .flatten();
+            let told = self.tell(batch, &written);
+            if let Err(error) = written.and(told) {
+                self.fail(error);
             }
         }
+    }
+
+    /// Tells everyone, also if one of them panics.
+    fn tell(&self, batch: Vec<Append>, answer: &Result<(), Error>) -> Result<(), Error> {
+        let health = &self.shared.health;
+        let tell =
+            |append: Append| health.guard("answering an append", || (append.done)(answer.clone()));
+        batch.into_iter().map(tell).fold(Ok(()), Result::and)
     }
 
     /// Waits for something to write; `None` once the log is closed and all is written.
@@ -131,16 +147,15 @@ impl Writer {
         Some(queue.gather(quarter.min(BATCH_BYTES)))
     }
 
-    fn fail(&self, batch: Vec<Append>, error: &Error) {
+    /// Nothing is written any more: fails what waits, and what will come.
+    fn fail(&self, error: Error) {
         let waiting = {
             let mut queue = self.shared.queue.lock();
             queue.failed.get_or_insert_with(|| error.clone());
             std::mem::take(&mut queue.waiting)
         };
         self.shared.metrics.queue.set(0);
-        for append in batch.into_iter().chain(waiting) {
-            (append.done)(Err(error.clone()));
-        }
+        let _ = self.tell(waiting, &Err(error));
     }
 
     fn write(&mut self, batch: &[Append]) -> Result<(), Error> {
@@ -237,7 +252,8 @@ impl Writer {
             if files.is_closed() {
                 return Err(Error::Closed);
             }
-            self.shared.files_changed.wait(&mut files);
+            // The device may fail elsewhere, and then nothing is released.
+            self.shared.files_changed.wait_for(&mut files, HEALTH_LOOK);
         }
     }
 }
@@ -245,6 +261,6 @@ impl Writer {
 /// However the thread ends, nobody waits for it any longer.
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.fail(Vec::new(), &Error::Closed);
+        self.fail(Error::Closed);
     }
 }

@@ -134,8 +134,14 @@ impl Shared {
     pub(crate) fn flush_forever(&self) {
         let mut interval = self.settings.config.index_flush_interval;
         while let Some(request) = self.flusher.next(interval) {
-            self.check_directory();
-            let outcome = self.flush();
+            let flush = || {
+                self.check_directory();
+                self.flush()
+            };
+            let outcome = self
+                .health
+                .guard("writing the chunk index", flush)
+                .flatten();
             let held = matches!(outcome, Ok(true));
             interval = match held {
                 true => HELD_RETRY,

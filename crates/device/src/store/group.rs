@@ -29,7 +29,7 @@ impl<T> Default for Group<T> {
 
 impl<T> Group<T> {
     /// Hands `item` to the next round. If nobody is leading, the caller does: calls `round` with
-    /// all who wait, until nobody does.
+    /// all who wait, until nobody does. `round` must not panic.
     pub(crate) fn join(&self, item: T, mut round: impl FnMut(Vec<T>)) {
         let mut state = self.state.lock();
         state.waiting.push(item);

@@ -97,12 +97,12 @@ impl Shared {
     /// What each writer thread does until the queue is closed.
     pub(crate) fn write_jobs(&self) {
         while let Some(job) = self.writes.pop() {
-            let record = Record::new(job.id, job.owner, self.env.clock.now(), &job.payload);
-            let place = record.and_then(|record| {
-                let purpose = For::NewChunk;
-                self.write_record(&record, &Body::new(&job.payload), purpose)
-            });
-            match place {
+            let write = || {
+                let now = self.env.clock.now();
+                let record = Record::new(job.id, job.owner, now, &job.payload)?;
+                self.write_record(&record, &Body::new(&job.payload), For::NewChunk)
+            };
+            match self.health.guard("writing a chunk", write).flatten() {
                 Err(error) => drop(job.done.send(Err(error))),
                 Ok((place, file)) => self.commit(Written {
                     id: job.id,
@@ -181,26 +181,34 @@ impl Shared {
     /// Makes a written record durable, together with all that wait, and tells its writer.
     fn commit(&self, written: Written) {
         self.group.join(written, |round| {
-            let outcome = self.sync_segments(&round);
-            let mut ledger = self.ledger.lock();
-            for written in &round {
-                match outcome {
-                    Ok(()) => self.enter(&mut ledger, written),
-                    Err(_) => ledger.give_up_move(written.id),
-                }
-                ledger.settle(&written.place);
-            }
-            let due =
-                ledger.pending() >= LEDGER_CHANGES || ledger.unflushed_bytes() >= LEDGER_BYTES;
-            drop(ledger);
-            if due {
-                self.flusher.request();
-            }
+            // The leader must come back, or nobody would ever lead again.
+            let synced = self
+                .health
+                .guard("syncing chunks", || self.commit_round(&round));
+            let outcome = synced.flatten();
             for written in round {
                 // Nobody listens if the call was dropped.
                 let _ = written.done.send(outcome.clone());
             }
         });
+    }
+
+    fn commit_round(&self, round: &[Written]) -> Result<(), Error> {
+        let outcome = self.sync_segments(round);
+        let mut ledger = self.ledger.lock();
+        for written in round {
+            match outcome {
+                Ok(()) => self.enter(&mut ledger, written),
+                Err(_) => ledger.give_up_move(written.id),
+            }
+            ledger.settle(&written.place);
+        }
+        let due = ledger.pending() >= LEDGER_CHANGES || ledger.unflushed_bytes() >= LEDGER_BYTES;
+        drop(ledger);
+        if due {
+            self.flusher.request();
+        }
+        outcome
     }
 
     fn sync_segments(&self, round: &[Written]) -> Result<(), Error> {

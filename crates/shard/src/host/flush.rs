@@ -68,6 +68,12 @@ impl Host {
     /// The memtables stay until a later flush succeeds. [`device::Error::Full`] if the device lacks
     /// space; after any other failure it is out of service.
     pub(crate) fn flush(&self) -> Result<(), device::Error> {
+        let health = self.device.health();
+        let flushed = health.guard("flushing the memtables", || self.flush_once());
+        flushed.flatten()
+    }
+
+    fn flush_once(&self) -> Result<(), device::Error> {
         let _writing = self.writing.lock();
         self.device.health().check_write()?;
         let clock = &self.device.env().clock;

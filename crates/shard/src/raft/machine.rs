@@ -93,8 +93,11 @@ impl RaftStateMachine<Types> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         let mut answers = Vec::new();
+        let health = self.host.device().health();
         for entry in entries {
-            self.apply_one(&entry)
+            let applied = health.guard("applying an entry", || self.apply_one(&entry));
+            applied
+                .map_err(|failed| StorageIOError::apply(entry.log_id, &failed))?
                 .map_err(|error| StorageIOError::apply(entry.log_id, &error))?;
             answers.push(());
         }

@@ -2,8 +2,10 @@ use std::ops::Bound;
 
 use base::env::Env;
 use base::{ShardId, Timestamp};
+use bytes::Bytes;
+use device::Purpose;
 
-use crate::tests::{Do, World, first, pair, rows, text, write};
+use crate::tests::{Do, World, commit, first, pair, rows, text, write};
 use crate::{Batch, Error, Execution, Latch, Offline, Row, Scan, Shards, View};
 
 #[tokio::test]
@@ -222,4 +224,28 @@ async fn offline_sees_what_the_next_start_would() {
     let view = offline.view(ShardId(1)).unwrap().unwrap();
     assert_eq!(view.counter(b"n").unwrap(), 5);
     assert!(offline.view(ShardId(2)).is_none());
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_entry_that_cannot_be_applied() {
+    let world = World::new(1, 1);
+    let shards = world.open().await;
+    let shard = first(&shards);
+    write(shard, |batch| batch.put("k", "v")).await;
+    // Two entries; the second is behind the first in the log, and never looked at.
+    let nonsense = Bytes::from_static(b"\x09");
+    let commits = (0..2).map(|_| async {
+        let held = shard.latches.hold(Vec::new()).await;
+        shard.commit(nonsense.clone(), Purpose::Grow, held).await
+    });
+    for refused in futures_util::future::join_all(commits).await {
+        let unsure = matches!(refused, Err(Error::Unknown | Error::Unavailable { .. }));
+        assert!(unsure, "{refused:?}");
+    }
+    let mut batch = Batch::new();
+    batch.put("k", "w");
+    let refused = commit(shard, batch).await;
+    let unavailable = |e: &Execution<()>| matches!(e, Execution::Shard(Error::Unavailable { .. }));
+    assert!(refused.as_ref().is_err_and(unavailable), "{refused:?}");
+    assert_eq!(shard.view().await.unwrap().get(b"k").unwrap().unwrap(), "v");
 }

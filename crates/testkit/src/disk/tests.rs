@@ -166,3 +166,21 @@ fn a_directory_can_vanish_below_open_files() {
     assert!(disk.open(&dir.join("f"), Open::Write).is_err());
     assert!(disk.sync_dir(&dir).is_err());
 }
+
+#[test]
+fn a_call_that_hangs_goes_on_when_the_disk_is_healed() {
+    let (disk, dir) = new();
+    let path = dir.join("f");
+    let file = disk.open(&path, Open::Write).unwrap();
+    disk.hang_when(|call, _| call == Call::Write);
+    std::thread::scope(|scope| {
+        let hangs = scope.spawn(|| write(&*file, b"abc", 0));
+        while disk.calls_hung() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(read(&disk, &path), Some(Vec::new()), "other calls go on");
+        assert!(!hangs.is_finished());
+        disk.heal();
+    });
+    assert_eq!(read(&disk, &path), Some(b"abc".to_vec()));
+}

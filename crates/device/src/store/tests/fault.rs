@@ -155,6 +155,50 @@ async fn a_failed_sync_is_final() {
     assert!(matches!(unsure, Err(Error::NotFound)), "{unsure:?}");
 }
 
+/// A bug, where the store makes such a call.
+fn panic_at(world: &World, call: Call) {
+    world.disk.fail_when(move |now, _| {
+        assert!(now != call, "a bug");
+        None
+    });
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_write_that_panicked() {
+    for (call, writes) in [(Call::Sync, 40), (Call::Write, 40), (Call::Sync, 1)] {
+        let mut world = World::new(1, 320 * MIB);
+        world.config.write_threads = 2;
+        let device = world.open();
+        write(&device, 1, 5000).await.unwrap();
+        panic_at(&world, call);
+        let many = (2..2 + writes).map(|id| write(&device, id, 5000));
+        for refused in futures_util::future::join_all(many).await {
+            assert!(
+                matches!(refused, Err(Error::Failed(_) | Error::Closed)),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(device.health().state(), State::Failed);
+        world.disk.heal();
+        let refused = write(&device, 2, 5000).await;
+        assert!(matches!(refused, Err(Error::Failed(_))), "{refused:?}");
+        assert!(read(&device, 1, 5000).await.is_ok());
+        assert!(device.close().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_flush_that_panicked() {
+    let world = World::new(1, 320 * MIB);
+    let device = world.open();
+    write(&device, 1, 200_000).await.unwrap();
+    panic_at(&world, Call::Punch);
+    let refused = device.store().delete(&[chunk(1)]).await;
+    assert!(matches!(refused, Err(Error::Failed(_))), "{refused:?}");
+    assert_eq!(device.health().state(), State::Failed);
+    assert!(device.store().flush().await.is_err());
+}
+
 #[tokio::test]
 async fn a_read_only_file_system_is_told_apart() {
     let world = World::new(1, 320 * MIB);
