@@ -4,6 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// A server process. Counted from 1 in the order of joining, and never given again.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    /// The server that the cluster began as.
+    pub const FIRST: Self = Self(1);
+}
+
 /// One disk's directory. Drawn at random when the directory is made, and never changed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeviceId(pub u128);
@@ -63,7 +72,7 @@ macro_rules! show {
         }
     )*};
 }
-show!(DeviceId "d{:032x}", ShardId "s{}", GroupId "g{}", ContainerId "c{:016x}", ChunkId "{:032x}");
+show!(NodeId "n{}", DeviceId "d{:032x}", ShardId "s{}", GroupId "g{}", ContainerId "c{:016x}", ChunkId "{:032x}");
 
 #[cfg(test)]
 mod tests {

@@ -135,9 +135,9 @@ impl Chunks {
     /// [`Error::Unavailable`] if one is not here.
     fn devices_of(&self, group: GroupId) -> Result<Vec<&Arc<dyn Storage>>, Error> {
         let known = self.inner.map.groups.get(&group);
-        let devices = known.ok_or_else(Error::unavailable)?.devices.iter();
+        let devices = known.ok_or_else(Error::unavailable)?.devices();
         devices
-            .map(|id| self.inner.devices.get(id).ok_or_else(Error::unavailable))
+            .map(|id| self.inner.devices.get(&id).ok_or_else(Error::unavailable))
             .collect()
     }
 }

@@ -18,7 +18,7 @@ use shard::{Shards, View};
 
 use crate::check::shard_rows::ShardRows;
 use crate::key::{self, Count};
-use crate::{Error, placement, row};
+use crate::{Error, map_row, placement};
 
 /// More problems than this are counted, not kept.
 const PROBLEMS_MAX: usize = 1000;
@@ -162,7 +162,7 @@ impl Check {
     }
 
     fn read_map(&mut self, control: &View) -> Result<(), Error> {
-        match control.get(key::MAP)?.as_deref().map(row::decode_owned) {
+        match control.get(key::MAP)?.as_deref().map(map_row::decode) {
             Some(Ok(map)) => self.map = map,
             Some(Err(Error::Damaged(why))) => self.problem(Some(ShardId::CONTROL), "M", why),
             Some(Err(other)) => return Err(other),
@@ -251,7 +251,7 @@ impl Check {
         };
         let expected = referred.bytes;
         let group = self.map.groups.get(&chunk.group());
-        if !group.is_some_and(|group| group.devices.contains(&device)) {
+        if !group.is_some_and(|group| group.is_member(device)) {
             self.problem(None, chunk, format!("does not belong on device {device}"));
         } else if bytes != expected {
             let why = format!("has {bytes} bytes on device {device} instead of {expected}");
@@ -267,14 +267,13 @@ impl Check {
         let mut missing = Vec::new();
         for (id, referred) in &self.chunks {
             let group = self.map.groups.get(&id.group());
-            let width = group.map_or(1, |group| group.policy.width());
-            let short = referred.need == Need::All && referred.copies < width;
-            if short || referred.copies > width {
-                missing.push((*id, referred.copies, width));
+            let full = group.map_or(1, |group| group.full().count());
+            if referred.need == Need::All && referred.copies < full {
+                missing.push((*id, referred.copies, full));
             }
         }
-        for (id, copies, width) in missing {
-            self.problem(None, id, format!("{copies} good copies of {width}"));
+        for (id, copies, full) in missing {
+            self.problem(None, id, format!("{copies} good copies of {full}"));
         }
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use map::Map;
 use shard::{Batch, Execution, Latch, Procedure, Shards, View};
 
-use crate::{Error, key, row};
+use crate::{Error, key};
 
 /// Adds devices to the map, if they are not in it.
 struct Join {
@@ -22,16 +22,21 @@ impl Procedure for Join {
 
     fn plan(&self, _: Timestamp, view: &View) -> Result<(Batch, Map), Execution<Error>> {
         let before = match view.get(key::MAP)? {
-            Some(bytes) => row::decode_owned(&bytes)?,
+            Some(bytes) => decode(&bytes)?,
             None => Map::default(),
         };
         let after = before.with_devices(self.devices.iter().copied());
         let mut batch = Batch::new();
         if after != before {
-            batch.put(key::MAP, row::encode(&after));
+            batch.put(key::MAP, Bytes::from(after.encode()));
         }
         Ok((batch, after))
     }
+}
+
+/// Reads the map's row.
+pub(crate) fn decode(row: &[u8]) -> Result<Map, Error> {
+    Map::decode(row).map_err(|error| Error::Damaged(error.to_string()))
 }
 
 /// The map, with these devices in it.

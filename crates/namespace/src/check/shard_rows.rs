@@ -15,7 +15,7 @@ use crate::row::{
     GarbageRow, ObjectHead, ObjectRead, PartRow, SecretRow, UploadRow, UserRow,
 };
 use crate::write::signed;
-use crate::{Error, placement, scan};
+use crate::{Error, map_row, placement, scan};
 
 pub(super) struct ShardRows<'a> {
     check: &'a mut Check,
@@ -84,7 +84,10 @@ impl<'a> ShardRows<'a> {
                 self.control::<UserRow>(value)
             }
             table::EXPIRY => self.expiry(key, value),
-            _ if key == key::MAP => self.control::<map::Map>(value),
+            _ if key == key::MAP => {
+                map_row::decode(value)?;
+                self.belongs_to(ShardId::CONTROL)
+            }
             _ => Err(wrong("there is no such table")),
         }
     }

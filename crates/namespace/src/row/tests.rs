@@ -1,9 +1,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use base::{ChunkId, DeviceId, GroupId};
+use base::{ChunkId, GroupId};
 use chunks::Chunk;
-use map::Map;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -94,7 +93,6 @@ fn samples() -> Vec<(&'static str, Bytes, Bytes)> {
         touched: NOW,
         bytes: 4 << 20,
     };
-    let map = Map::default().with_devices([DeviceId(5)]);
     let line = AccountContainerRow { listed: NOW };
     let secret = SecretRow { secret: [7; 32] };
     let inline = object(&metadata, Body::Inline);
@@ -149,7 +147,6 @@ fn samples() -> Vec<(&'static str, Bytes, Bytes)> {
         ),
         ("user", key::user("test", "tester"), encode(&user)),
         ("secret", key::secret("tokens"), encode(&secret)),
-        ("map", Bytes::from_static(key::MAP), encode(&map)),
     ]
 }
 
@@ -257,7 +254,6 @@ proptest! {
         let _ = decode_owned::<AccountRow>(&bytes);
         let _ = decode_owned::<ContainerNameRow>(&bytes);
         let _ = decode_owned::<UserRow>(&bytes);
-        let _ = decode_owned::<Map>(&bytes);
     }
 
     /// A damaged row must not make us ask for memory that it does not have.
