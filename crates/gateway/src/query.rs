@@ -11,17 +11,15 @@ pub struct Query<'a>(Vec<Pair<'a>>);
 type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 impl<'a> Query<'a> {
-    /// Splits at `&`, takes `+` for a space, and a name without `=` for an empty value.
-    pub fn parse(text: &'a str) -> Self {
+    /// Splits at `&`, takes `+` for a space, and a name without `=` for an empty value. `None` where
+    /// the percent-encoding is none.
+    pub fn parse(text: &'a str) -> Option<Self> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        Self(
-            pairs
-                .map(|pair| {
-                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decode(name), decode(value))
-                })
-                .collect(),
-        )
+        let pairs = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decode(name)?, decode(value)?))
+        });
+        pairs.collect::<Option<_>>().map(Self)
     }
 
     /// The first value of that name.
@@ -36,9 +34,10 @@ impl<'a> Query<'a> {
     }
 }
 
-fn decode(text: &str) -> Cow<'_, [u8]> {
+fn decode(text: &str) -> Option<Cow<'_, [u8]>> {
     if text.contains('+') {
-        Cow::Owned(percent::decode(&text.replace('+', " ")).into_owned())
+        let decoded = percent::decode(&text.replace('+', " "))?.into_owned();
+        Some(Cow::Owned(decoded))
     } else {
         percent::decode(text)
     }
@@ -51,19 +50,26 @@ mod tests {
 
     #[test]
     fn finds_the_first_of_a_name() {
-        let query = Query::parse("a=1&b&&c=x+y%2B&a=2&=z&d=%ff");
+        let query = Query::parse("a=1&b&&c=x+y%2B&a=2&=z&d=%ff").unwrap();
         let of = |name| query.bytes(name);
         assert_eq!(of("a"), Some(&b"1"[..]));
         assert_eq!(of("b"), Some(&b""[..]));
         assert_eq!(of("c"), Some(&b"x y+"[..]));
         assert_eq!(of("d"), Some(&b"\xff"[..]));
         assert_eq!(of("e"), None);
-        assert!(Query::parse("").is_empty());
+        assert!(Query::parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_pair_must_be_encoded() {
+        for text in ["a=%", "a=+%4", "%zz=a", "a&b=1&c=100%&d"] {
+            assert_eq!(Query::parse(text), None, "{text}");
+        }
     }
 
     proptest! {
         #[test]
-        fn anything_parses(text in "[&=+%a-f0-9]*") {
+        fn anything_parses_or_not(text in "[&=+%a-g0-9]*") {
             Query::parse(&text);
         }
     }

@@ -47,6 +47,7 @@ impl<'a> Acl<'a> {
     }
 }
 
+/// What is not percent-encoded stands for itself, so that an ACL never means more than it says.
 fn decoded(element: &str) -> Cow<'_, str> {
     percent::decode_utf8(element).unwrap_or(Cow::Borrowed(element))
 }

@@ -53,7 +53,7 @@ pub(crate) fn decoded<'a>(
         Some(decoded) if !decoded.contains('\0') => Ok(Some(decoded)),
         _ => Err(Refusal::because(
             http::StatusCode::PRECONDITION_FAILED,
-            format!("{name} header must be UTF-8 without NULL"),
+            format!("{name} header must be percent-encoded UTF-8 without NULL"),
         )),
     }
 }
@@ -104,7 +104,8 @@ mod tests {
             result.ok().flatten().map(Cow::into_owned)
         };
         assert_eq!(with("a%2Fb").as_deref(), Some("a/b"));
-        assert_eq!(with("a%00"), None);
-        assert_eq!(with("%ff"), None);
+        for bad in ["a%00", "%ff", "100%", "%zz", "%4"] {
+            assert_eq!(with(bad), None, "{bad}");
+        }
     }
 }

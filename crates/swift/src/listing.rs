@@ -69,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parsed(query: &str) -> Option<ListQuery> {
-        parse(&Query::parse(query)).ok()
+        parse(&Query::parse(query)?).ok()
     }
 
     #[test]

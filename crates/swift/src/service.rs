@@ -142,15 +142,16 @@ fn first<'a>(headers: &'a HeaderMap, names: &[&HeaderName]) -> Option<&'a str> {
 impl Service for Swift {
     async fn answer(&self, request: &mut Request) -> Response {
         let uri = request.uri.clone();
-        let path = percent::decode_utf8(uri.path());
+        let query = Query::parse(uri.query().unwrap_or_default());
+        let (Some(path), Some(query)) = (percent::decode(uri.path()), query) else {
+            return precondition("Bad URL: a % without two hexadecimal digits behind it");
+        };
+        let path = str::from_utf8(&path).ok();
         let Some(path) = path.filter(|path| !path.contains('\0')) else {
             return precondition("Invalid UTF8 or contains NULL");
         };
-        match Target::parse(&path) {
-            Ok(Target::Api(path)) => {
-                let query = Query::parse(uri.query().unwrap_or_default());
-                self.api(request, path, query).await
-            }
+        match Target::parse(path) {
+            Ok(Target::Api(path)) => self.api(request, path, query).await,
             Ok(Target::Healthcheck) => healthy(),
             Ok(Target::Info) => self.info(request),
             Ok(Target::Auth(account)) => Box::pin(self.authenticate(request, account)).await,

@@ -76,6 +76,37 @@ const REFUSED: &[(u16, &str, &[&str], &str)] = &[
         &["Content-Length: 1"],
         "x",
     ),
+    (
+        412,
+        "PUT /v1/AUTH_test/c/% HTTP/1.1",
+        &["Content-Length: 1"],
+        "x",
+    ),
+    (
+        412,
+        "PUT /v1/AUTH_test/c/%4 HTTP/1.1",
+        &["Content-Length: 1"],
+        "x",
+    ),
+    (
+        412,
+        "PUT /v1/AUTH_test/c/%zz HTTP/1.1",
+        &["Content-Length: 1"],
+        "x",
+    ),
+    (
+        412,
+        "PUT /v1/AUTH_test/c/50%-off HTTP/1.1",
+        &["Content-Length: 1"],
+        "x",
+    ),
+    (
+        412,
+        "PUT /v1/AUTH_test/c/o?x=%zz HTTP/1.1",
+        &["Content-Length: 1"],
+        "x",
+    ),
+    (412, "GET /v1/AUTH_test/c?marker=%4 HTTP/1.1", &[], ""),
     (404, "PUT /v1//c/o HTTP/1.1", &["Content-Length: 1"], "x"),
     (
         404,
@@ -109,6 +140,24 @@ const REFUSED: &[(u16, &str, &[&str], &str)] = &[
         "x",
     ),
     // Headers.
+    (
+        412,
+        "PUT /v1/AUTH_test/c/o HTTP/1.1",
+        &["Content-Length: 0", "X-Copy-From: c/%zz"],
+        "",
+    ),
+    (
+        412,
+        "COPY /v1/AUTH_test/c/o HTTP/1.1",
+        &["Destination: c/100%"],
+        "",
+    ),
+    (
+        400,
+        "PUT /v1/AUTH_test/c/o HTTP/1.1",
+        &["Content-Length: 0", "X-Object-Manifest: c/%4"],
+        "",
+    ),
     (
         422,
         "PUT /v1/AUTH_test/c/o HTTP/1.1",
