@@ -73,55 +73,29 @@ struct Containers<'a> {
 }
 
 impl Containers<'_> {
-    fn run(&self, operation: &str, container: &str, arguments: &[&str]) -> Result<Figures> {
-        let arguments: Vec<&str> = ["--container", container]
-            .iter()
-            .chain(arguments)
-            .copied()
-            .collect();
-        load::run(self.program, self.target, operation, &arguments)
+    fn run(&self, arguments: &str) -> Result<Figures> {
+        load::run(self.program, self.target, arguments)
     }
 
     fn fill(&self, container: &str, objects: u64) -> Result<()> {
         eprintln!("{objects} objects into {container}");
-        let (count, dirs) = (objects.to_string(), (objects / SMALL_OBJECTS).to_string());
-        self.run(
-            "put",
-            container,
-            &[
-                "--count", &count, "--dirs", &dirs, "--size", "1KiB", "-c", "64",
-            ],
-        )?;
+        let dirs = objects / SMALL_OBJECTS;
+        self.run(&format!(
+            "put --container {container} --count {objects} --dirs {dirs} --size 1KiB -c 64"
+        ))?;
         Ok(())
     }
 
     /// The same objects each time, so that no container grows.
     fn overwrite(&self, container: &str) -> Result<Figures> {
-        self.run(
-            "put",
-            container,
-            &[
-                "--count", "1000", "--prefix", "again/", "--size", "4KiB", "-c", "8",
-            ],
-        )
+        self.run(&format!(
+            "put --container {container} --count 1000 --prefix again/ --size 4KiB -c 8"
+        ))
     }
 
     fn list(&self, container: &str) -> Result<Figures> {
-        self.run(
-            "list",
-            container,
-            &[
-                "--count",
-                "100",
-                "--list-prefix",
-                "d0000/",
-                "--delimiter",
-                "/",
-                "--limit",
-                "1000",
-                "-c",
-                "1",
-            ],
-        )
+        self.run(&format!(
+            "list --container {container} --count 100 --list-prefix d0000/ --delimiter / --limit 1000 -c 1"
+        ))
     }
 }

@@ -1,6 +1,5 @@
 //! `martlet bench`, which makes the load for every system alike.
 
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -29,19 +28,15 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
 }
 
-/// Runs `martlet bench OPERATION ARGUMENTS`. Fails unless every request was answered as it should be.
-pub(crate) fn run(
-    martlet: &Path,
-    target: &Target,
-    operation: &str,
-    arguments: &[impl AsRef<OsStr>],
-) -> Result<Figures> {
+/// Runs `martlet bench` with `arguments`, which blanks divide. Fails unless every request was answered
+/// as it should be.
+pub(crate) fn run(martlet: &Path, target: &Target, arguments: &str) -> Result<Figures> {
     let mut command = Command::new(martlet);
     command
-        .args(["bench", operation, "--json"])
+        .arg("bench")
+        .args(arguments.split_whitespace())
+        .arg("--json")
         .args(&target.arguments)
-        .args(arguments);
-    command
         .env("MARTLET_PASSWORD", &target.password)
         .stderr(Stdio::inherit());
     let output = command.output().context("starting the load")?;

@@ -52,10 +52,11 @@ pub(crate) fn measure(bench: &Bench, effort: Effort, report: &mut Report) -> Res
         runs.one_round(round, &martlet.target, &mut got.ours)?;
         runs.one_round(round, &openstack.target, &mut got.openstack)?;
         let [small, large] =
-            ["small", "large"].map(|folder| format!("{}/{folder}/{{}}", nginx.url));
-        let small = runs.get_url(&small, effort.small_objects, SMALL, CONNECTIONS)?;
+            ["small", "large"].map(|folder| format!("--url {}/{folder}/{{}}", nginx.url));
+        let nobody = Target::default();
+        let small = runs.get(&nobody, &small, Objects::Small)?;
         got.nginx_small.push(small.answered_per_second);
-        let large = runs.get_url(&large, effort.large_objects, LARGE, LARGE_CONNECTIONS)?;
+        let large = runs.get(&nobody, &large, Objects::Large)?;
         got.nginx_large.push(large.received_bytes_per_second);
     }
     drop(nginx);
@@ -139,127 +140,55 @@ struct Runs<'a> {
 impl Runs<'_> {
     /// Puts there what is read later.
     fn fill(&self, target: &Target) -> Result<()> {
-        let count = self.effort.small_objects.to_string();
-        let put = |arguments: &[&str]| load::run(self.martlet, target, "put", arguments);
-        put(&[
-            "--container",
-            "small",
-            "--size",
-            SMALL,
-            "--count",
-            &count,
-            "-c",
-            CONNECTIONS,
-        ])?;
-        let count = self.effort.large_objects.to_string();
-        put(&[
-            "--container",
-            "large",
-            "--size",
-            LARGE,
-            "--count",
-            &count,
-            "-c",
-            LARGE_CONNECTIONS,
-        ])?;
+        let small = self.effort.small_objects;
+        let put = format!("put --container small --size {SMALL} --count {small} -c {CONNECTIONS}");
+        load::run(self.martlet, target, &put)?;
+        self.put_large(target)?;
         Ok(())
     }
 
     fn one_round(&self, round: usize, target: &Target, got: &mut Swift) -> Result<()> {
-        let (duration, prefix) = (seconds(self.effort.duration), format!("round-{round}/"));
-        let run =
-            |operation, arguments: &[&str]| load::run(self.martlet, target, operation, arguments);
-        let put = run(
-            "put",
-            &[
-                "--container",
-                "puts",
-                "--prefix",
-                &prefix,
-                "--size",
-                SMALL,
-                "--duration",
-                &duration,
-                "-c",
-                CONNECTIONS,
-            ],
-        )?;
+        let seconds = self.effort.duration.as_secs();
+        let put = format!(
+            "put --container puts --prefix round-{round}/ --size {SMALL} --duration {seconds}s -c {CONNECTIONS}"
+        );
+        let put = load::run(self.martlet, target, &put)?;
         got.small_puts.push(put.answered_per_second);
-        let objects = self.effort.small_objects.to_string();
-        let get = run(
-            "get",
-            &[
-                "--container",
-                "small",
-                "--objects",
-                &objects,
-                "--size",
-                SMALL,
-                "--duration",
-                &duration,
-                "-c",
-                CONNECTIONS,
-                "--no-check",
-            ],
-        )?;
+        let get = self.get(target, "--container small", Objects::Small)?;
         got.small_gets.push(get.answered_per_second);
-        // The same names in each round: overwriting is what a full disk's space comes back by.
-        let objects = self.effort.large_objects.to_string();
-        let put = run(
-            "put",
-            &[
-                "--container",
-                "large",
-                "--size",
-                LARGE,
-                "--count",
-                &objects,
-                "-c",
-                LARGE_CONNECTIONS,
-            ],
-        )?;
+        let put = self.put_large(target)?;
         got.large_puts.push(put.sent_bytes_per_second);
-        let get = run(
-            "get",
-            &[
-                "--container",
-                "large",
-                "--objects",
-                &objects,
-                "--size",
-                LARGE,
-                "--duration",
-                &duration,
-                "-c",
-                LARGE_CONNECTIONS,
-                "--no-check",
-            ],
-        )?;
+        let get = self.get(target, "--container large", Objects::Large)?;
         got.large_gets.push(get.received_bytes_per_second);
         Ok(())
     }
 
-    fn get_url(&self, url: &str, objects: u64, size: &str, connections: &str) -> Result<Figures> {
-        let (objects, duration) = (objects.to_string(), seconds(self.effort.duration));
-        let arguments = [
-            "--url",
-            url,
-            "--objects",
-            &objects,
-            "--size",
-            size,
-            "--duration",
-            &duration,
-            "-c",
-            connections,
-            "--no-check",
-        ];
-        load::run(self.martlet, &Target::default(), "get", &arguments)
+    /// The same names in each round: overwriting is what a full disk's space comes back by.
+    fn put_large(&self, target: &Target) -> Result<Figures> {
+        let large = self.effort.large_objects;
+        let put =
+            format!("put --container large --size {LARGE} --count {large} -c {LARGE_CONNECTIONS}");
+        load::run(self.martlet, target, &put)
+    }
+
+    /// Reads at random from where `place` says.
+    fn get(&self, target: &Target, place: &str, objects: Objects) -> Result<Figures> {
+        let (count, size, connections) = match objects {
+            Objects::Small => (self.effort.small_objects, SMALL, CONNECTIONS),
+            Objects::Large => (self.effort.large_objects, LARGE, LARGE_CONNECTIONS),
+        };
+        let seconds = self.effort.duration.as_secs();
+        let get = format!(
+            "get {place} --objects {count} --size {size} --duration {seconds}s -c {connections} --no-check"
+        );
+        load::run(self.martlet, target, &get)
     }
 }
 
-fn seconds(duration: Duration) -> String {
-    format!("{}s", duration.as_secs())
+#[derive(Clone, Copy)]
+enum Objects {
+    Small,
+    Large,
 }
 
 /// The same objects as files.

@@ -48,12 +48,13 @@ impl Bench {
         })
     }
 
-    /// An empty file system, the same for everybody. Sparse: only what is written takes space.
+    /// An empty file system, the same for everybody. Sparse: only what is written takes space. Written
+    /// past the page cache of its image, as a disk is: else that would hold everything a second time.
     pub(crate) fn volume(&self, name: &str) -> Result<Volume> {
         const BYTES: u64 = 100 << 30;
         let work = self.work.join(name);
         fs::create_dir_all(&work)?;
-        Volume::create(Kind::Xfs, &work, BYTES)
+        Volume::create_direct(Kind::Xfs, &work, BYTES)
     }
 }
 
@@ -144,13 +145,29 @@ impl Martlet {
         })
     }
 
-    /// The most memory that it ever had resident, in bytes.
-    pub(crate) fn peak_memory(&self) -> Result<u64> {
+    /// What it has resident now.
+    pub(crate) fn memory(&self) -> Result<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.process_id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib.context("no VmHWM")?.parse::<u64>()? << 10)
+        let bytes = |name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            anyhow::Ok(kib.context(name)?.parse::<u64>()? << 10)
+        };
+        Ok(Memory {
+            own: bytes("RssAnon:")?,
+            mapped: bytes("RssFile:")?,
+        })
     }
+}
+
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// What it allocated.
+    pub(crate) own: u64,
+    /// Pages of the page cache that it has mapped: of its trees and of its program. The kernel takes
+    /// them back when it wants to.
+    pub(crate) mapped: u64,
 }
 
 pub(crate) fn target(launch: &Launch, server: &Server) -> Result<Target> {

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
 use crate::process;
@@ -24,14 +24,34 @@ pub enum Kind {
 pub struct Volume {
     image: PathBuf,
     mount: PathBuf,
+    caching: Caching,
+}
+
+/// Whether the kernel keeps a second copy of everything in the page cache of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caching {
+    Twice,
+    /// Like a disk.
+    Once,
 }
 
 impl Volume {
     /// Makes one of `bytes` (sparse) under `work`, whose files it owns from then on.
     pub fn create(kind: Kind, work: &Path, bytes: u64) -> Result<Self> {
+        Self::create_with(kind, work, bytes, Caching::Twice)
+    }
+
+    /// As [`Volume::create`], but what is written goes past the page cache of the image. Where `work`
+    /// lies must be able to do that.
+    pub fn create_direct(kind: Kind, work: &Path, bytes: u64) -> Result<Self> {
+        Self::create_with(kind, work, bytes, Caching::Once)
+    }
+
+    fn create_with(kind: Kind, work: &Path, bytes: u64, caching: Caching) -> Result<Self> {
         let volume = Self {
             image: work.join("image"),
             mount: work.join("volume"),
+            caching,
         };
         fs::create_dir_all(&volume.mount)?;
         let _ = fs::remove_file(&volume.image);
@@ -73,9 +93,20 @@ impl Volume {
     }
 
     fn mount(&self) -> Result<()> {
-        let mut command = Command::new("mount");
-        command.args(["-o", "loop,noatime"]);
-        process::run(command.arg(&self.image).arg(&self.mount))
+        let mut mount = Command::new("mount");
+        if self.caching == Caching::Twice {
+            mount.args(["-o", "loop,noatime"]).arg(&self.image);
+            return process::run(mount.arg(&self.mount));
+        }
+        let mut attach = Command::new("losetup");
+        attach.args(["--find", "--show", "--direct-io=on"]);
+        let output = attach.arg(&self.image).output().context("losetup")?;
+        ensure!(output.status.success(), "{attach:?}: {output:?}");
+        let device = String::from_utf8(output.stdout)?.trim().to_owned();
+        let mounted = process::run(mount.args(["-o", "noatime", &device]).arg(&self.mount));
+        // From now on only the mount holds it.
+        process::run(Command::new("losetup").args(["--detach", &device]))?;
+        mounted
     }
 }
 

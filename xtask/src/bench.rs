@@ -12,3 +12,8 @@ pub(crate) fn run_with(arguments: &[OsString]) -> Result<()> {
         .args(["run", "--quiet", "--release", "--package", "bench", "--"])
         .args(arguments))
 }
+
+/// Sees that it runs.
+pub(crate) fn short() -> Result<()> {
+    run_with(&["--short".into()])
+}

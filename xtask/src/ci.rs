@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::cargo;
 use crate::check;
 use crate::conformance;
+use crate::{bench, cargo};
 
 /// What passed and what did not: tests where a step has some, else the step itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Tally {
 
 type Step = (&'static str, fn() -> Result<Tally>);
 
-const STEPS: [Step; 3] = [
+const STEPS: [Step; 4] = [
     ("rules", || {
         check::rules().map(|()| Tally {
             passed: 1,
@@ -35,6 +35,12 @@ const STEPS: [Step; 3] = [
     }),
     ("tests", tests),
     ("conformance", conformance::core),
+    ("benchmark, short form", || {
+        bench::short().map(|()| Tally {
+            passed: 1,
+            failed: 0,
+        })
+    }),
 ];
 
 pub(crate) fn run() -> Result<()> {
