@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base::{ChunkId, GroupId};
 use bytes::Bytes;
 use map::Map;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::error::joined;
@@ -22,7 +23,7 @@ const IN_FLIGHT_MAX: usize = 2;
 const TRIES_MAX: usize = 4;
 
 /// A chunk that was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     pub id: ChunkId,
     pub bytes: u32,

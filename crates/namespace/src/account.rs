@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::{ContainerId, ShardId, Timestamp};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use crate::key::{self, Count, Parts, table};
@@ -55,13 +56,16 @@ fn read(view: &View, key: &[u8]) -> Result<Option<AccountRow>, Error> {
 }
 
 /// Merges metadata into an account that may be there.
-struct Update {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Update {
     account: String,
     change: MetadataChange,
     limits: MetadataLimits,
 }
 
 impl Procedure for Update {
+    const NAME: &'static str = "account.update";
+
     type Output = Created;
     type Error = Error;
 
@@ -86,7 +90,8 @@ impl Procedure for Update {
 }
 
 /// Writes a line of the account's container list, and makes the account.
-struct List {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct List {
     account: String,
     line: Bytes,
     /// Whether the account may be missing. One that is there is only relied on, so that many of its
@@ -95,6 +100,8 @@ struct List {
 }
 
 impl Procedure for List {
+    const NAME: &'static str = "account.list_container";
+
     type Output = Timestamp;
     type Error = Error;
 
@@ -123,11 +130,14 @@ impl Procedure for List {
 }
 
 /// Removes lines of accounts' container lists.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Unlist {
     pub(crate) lines: Vec<Bytes>,
 }
 
 impl Procedure for Unlist {
+    const NAME: &'static str = "account.unlist_containers";
+
     type Output = ();
     type Error = Error;
 
@@ -146,11 +156,14 @@ impl Procedure for Unlist {
 }
 
 /// Removes an account whose container list is empty.
-struct Delete {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Delete {
     account: String,
 }
 
 impl Procedure for Delete {
+    const NAME: &'static str = "account.delete";
+
     type Output = ();
     type Error = Error;
 

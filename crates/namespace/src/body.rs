@@ -16,6 +16,7 @@ use base::{ContainerId, ShardId, Timestamp};
 use bytes::{Buf as _, Bytes};
 use chunks::{Chunk, Owner, Piece, Writer};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::hash::{self, Hasher};
 use crate::key::BodyId;
@@ -66,7 +67,7 @@ pub(crate) struct Chunked {
 }
 
 /// The manifest of a body, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) container: ContainerId,
     pub(crate) name: String,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base::{ContainerId, ShardId, Timestamp};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use crate::key::{self, Count};
@@ -21,7 +22,7 @@ use crate::{Error, Metadata, MetadataChange, MetadataLimits, Missing, Namespace,
 const LISTED_BEFORE_MAX: Duration = Duration::from_secs(60);
 
 /// Whether a PUT made something new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Created {
     New,
     Existed,
@@ -95,8 +96,8 @@ pub(crate) fn read(view: &View, account: &str, name: &str) -> Result<Container, 
 }
 
 /// What a PUT or POST does to a container that may be there.
-#[derive(Clone)]
-struct Put {
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Put {
     key: Bytes,
     account: String,
     name: String,
@@ -105,7 +106,7 @@ struct Put {
     missing: IfMissing,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 enum IfMissing {
     Refuse,
     /// Make it with this id; it was listed in its account at this time.
@@ -166,6 +167,8 @@ impl Put {
 }
 
 impl Procedure for Put {
+    const NAME: &'static str = "container.put";
+
     type Output = Created;
     type Error = Error;
 
@@ -182,12 +185,15 @@ impl Procedure for Put {
 }
 
 /// Removes a container that holds nothing; gives the id that it had.
-struct Delete {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Delete {
     key: Bytes,
     account: String,
 }
 
 impl Procedure for Delete {
+    const NAME: &'static str = "container.delete";
+
     type Output = ContainerId;
     type Error = Error;
 

@@ -7,6 +7,7 @@ use base::{ShardId, Timestamp};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use crate::key::{self, Parts, table};
@@ -25,13 +26,16 @@ const AT_ONCE_MAX: usize = 32;
 const EMPTY_MAX: usize = 1000;
 
 /// Removes an object if it expired at this second, and in any case its row in the index.
-struct Expire {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Expire {
     target: Target,
     delete_at: u64,
     index_row: Bytes,
 }
 
 impl Procedure for Expire {
+    const NAME: &'static str = "object.expire";
+
     /// Whether there was such an object.
     type Output = bool;
     type Error = Error;

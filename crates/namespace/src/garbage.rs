@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base::{ChunkId, ShardId, Timestamp};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use crate::key::{self, BodyId, GarbageCount, table};
@@ -26,6 +27,7 @@ const ROUND_CHUNKS_MAX: usize = 16 * 1024;
 const ROUND_BODIES_MAX: usize = 2048;
 
 /// A body, or as much of a long one as fits into a round.
+#[derive(Serialize, Deserialize)]
 struct Doomed {
     garbage: Bytes,
     bytes: u64,
@@ -162,11 +164,14 @@ impl Doomed {
 }
 
 /// Removes the rows of what was deleted.
-struct Remove {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Remove {
     doomed: Vec<Doomed>,
 }
 
 impl Procedure for Remove {
+    const NAME: &'static str = "garbage.remove";
+
     type Output = ();
     type Error = Error;
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use base::{ContainerId, Timestamp};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
@@ -145,7 +146,7 @@ pub(crate) fn secret(purpose: &str) -> Bytes {
 }
 
 /// Which body of which object: what parts, pending uploads and garbage are filed under.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BodyId<'a> {
     pub(crate) container: ContainerId,
     pub(crate) name: Cow<'a, str>,

@@ -39,6 +39,7 @@ mod pin;
 mod placement;
 mod quota;
 mod reader;
+mod registry;
 mod row;
 mod scan;
 mod sweep;
@@ -63,6 +64,7 @@ pub use object::{
 };
 pub use owner::Owns;
 pub use reader::BodyReader;
+pub use registry::registry;
 pub use users::{Role, User, Users};
 
 use std::sync::Arc;

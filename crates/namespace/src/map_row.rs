@@ -3,16 +3,20 @@
 use base::{DeviceId, ShardId, Timestamp};
 use bytes::Bytes;
 use map::Map;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, Shards, View};
 
 use crate::{Error, key};
 
 /// Adds devices to the map, if they are not in it.
-struct Join {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Join {
     devices: Vec<DeviceId>,
 }
 
 impl Procedure for Join {
+    const NAME: &'static str = "map.join";
+
     type Output = Map;
     type Error = Error;
 

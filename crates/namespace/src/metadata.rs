@@ -1,5 +1,6 @@
 //! Headers that are kept with an account, a container or an object.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -23,9 +24,9 @@ pub type Metadata = BTreeMap<String, Bytes>;
 pub struct MetadataChange(pub BTreeMap<String, Option<Bytes>>);
 
 /// Bounds on the headers that start with `prefix`, names counted without it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetadataLimits {
-    pub prefix: &'static str,
+    pub prefix: Cow<'static, str>,
     pub count_max: usize,
     /// Sum of all names and values.
     pub bytes_max: usize,
@@ -65,7 +66,7 @@ impl MetadataLimits {
     fn check(&self, metadata: &Metadata) -> Result<(), Error> {
         let (mut count, mut bytes) = (0, 0);
         for (name, value) in metadata {
-            if let Some(name) = name.strip_prefix(self.prefix) {
+            if let Some(name) = name.strip_prefix(&*self.prefix) {
                 count += 1;
                 bytes += name.len() + value.len();
             }
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     const LIMITS: MetadataLimits = MetadataLimits {
-        prefix: "x-",
+        prefix: Cow::Borrowed("x-"),
         count_max: 2,
         bytes_max: 10,
     };

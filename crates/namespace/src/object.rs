@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base::Timestamp;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::View;
 
 use crate::listing::{Keys, Step, Verdict, Window};
@@ -59,7 +60,7 @@ pub struct ObjectEntry {
 }
 
 /// Whether an expired object that the expirer has not reached yet is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expired {
     Hide,
     Show,
@@ -67,7 +68,7 @@ pub enum Expired {
 
 /// What must hold for a write to happen; checked under the latch, against the present state. An
 /// expired object counts as absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     #[default]
     None,
@@ -139,6 +140,7 @@ pub struct PutObject {
 }
 
 /// A POST: replaces metadata and expiry; keeps the content type if none is given.
+#[derive(Serialize, Deserialize)]
 pub struct PostObject {
     pub name: String,
     pub content_type: Option<String>,
@@ -148,7 +150,7 @@ pub struct PostObject {
 }
 
 /// What a PUT answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     pub modified: Timestamp,
     pub created: Created,

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use base::{ShardId, Timestamp};
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 use tokio::runtime::Handle;
 
@@ -24,11 +25,14 @@ const REAP_AFTER: Duration = Duration::from_secs(24 * 3600);
 const ROUND_MAX: usize = 100;
 
 /// Writes the chunks of a manifest as its next part; gives the offset behind it.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct WritePart {
     pub(crate) parts: Parts,
 }
 
 impl Procedure for WritePart {
+    const NAME: &'static str = "upload.write_part";
+
     type Output = u64;
     type Error = Error;
 
@@ -63,13 +67,16 @@ impl Procedure for WritePart {
 }
 
 /// Moves a pending upload to the garbage queue.
-struct GiveUp {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct GiveUp {
     id: BodyId<'static>,
     /// Only if it has not written since then.
     untouched_since: Option<Timestamp>,
 }
 
 impl Procedure for GiveUp {
+    const NAME: &'static str = "upload.give_up";
+
     type Output = ();
     type Error = Error;
 

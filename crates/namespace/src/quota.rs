@@ -5,10 +5,12 @@
 //! so its quota is never exceeded. An account's quota is compared with a sum over all shards that is
 //! taken just before the commit, so it can be exceeded by the writes that are under way at once.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Account, AccountQuota, Container, Error, Metadata, Namespace};
 
 /// The upper bounds of what is held; `None`: as much as fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Quota {
     pub(crate) bytes: Option<u64>,
     pub(crate) objects: Option<u64>,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base::env::Env;
 use base::{ShardId, Timestamp};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, Shard, Shards, View};
 
 use crate::cache::Cache;
@@ -73,6 +74,7 @@ fn read(view: &View, key: &[u8]) -> Result<Option<UserRow>, Error> {
 }
 
 /// What becomes of a user.
+#[derive(Serialize, Deserialize)]
 enum Change {
     Put(UserRow),
     /// Of one who must be there.
@@ -83,12 +85,15 @@ enum Change {
     Remove,
 }
 
-struct Write {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Write {
     key: Bytes,
     change: Change,
 }
 
 impl Procedure for Write {
+    const NAME: &'static str = "user.write";
+
     type Output = Created;
     type Error = Error;
 
@@ -127,12 +132,15 @@ impl Procedure for Write {
 }
 
 /// Reads a secret, or makes this one the secret.
-struct Secret {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Secret {
     key: Bytes,
     fresh: SecretRow,
 }
 
 impl Procedure for Secret {
+    const NAME: &'static str = "secret.make";
+
     type Output = [u8; 32];
     type Error = Error;
 

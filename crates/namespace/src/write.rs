@@ -5,12 +5,13 @@
 //! latch on the object is exclusive; the container's row is only relied on, so that many objects of
 //! one container are written at once, but none while the container is deleted or changes its rights.
 
-mod delete;
-mod post;
-mod put;
+pub(crate) mod delete;
+pub(crate) mod post;
+pub(crate) mod put;
 
 use base::{ContainerId, Timestamp};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Latch, View};
 
 use crate::key::{self, BodyId, Count, GarbageCount};
@@ -18,6 +19,7 @@ use crate::row::{self, Body, ContainerHead, GarbageRow, ObjectHead, ObjectRead};
 use crate::{Container, Error, Missing};
 
 /// One object, and what a change of it rests on.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Target {
     account: String,
     container: ContainerId,

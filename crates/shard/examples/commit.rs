@@ -22,12 +22,15 @@ const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 8;
 
 /// What a small PUT does, about: a container that stays, an object row, a body, counters.
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Put {
     name: u64,
     body: Bytes,
 }
 
 impl Procedure for Put {
+    const NAME: &'static str = "put";
+
     type Output = ();
     type Error = ();
 

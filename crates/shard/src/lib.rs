@@ -6,10 +6,10 @@
 //! **Invariant:** rows are bytes; this crate knows nothing of accounts or objects.
 
 //!
-//! In reading order: what callers write ([`Batch`], [`Procedure`]); how they exclude each other
+//! In reading order: what callers write ([`Batch`], [`Procedure`], [`Query`]); how they exclude each other
 //! (`latch`); the state of a shard (`memtable`, `tree`, `core`, [`View`]); the way of a batch into
-//! it (`commit`, `raft`); what the shards of a device share (`host`, `budget`). [`Offline`] reads them
-//! without a server.
+//! it (`commit`, `raft`); what the shards of a device share (`host`, `budget`); how a shard is asked
+//! that another node leads (`wire`, [`Registry`], [`Remote`]). [`Offline`] reads them without a server.
 
 mod batch;
 mod error;
@@ -31,13 +31,20 @@ mod metrics;
 mod offline;
 mod shard;
 mod shards;
+
+mod registry;
+mod remote;
+mod wire;
+
 #[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, KEY_BYTES_MAX};
 pub use error::Error;
 pub use offline::Offline;
-pub use procedure::{Execution, Latch, Procedure};
+pub use procedure::{Execution, Latch, Procedure, Query, Wire};
+pub use registry::Registry;
+pub use remote::Remote;
 pub use shard::Shard;
 pub use shards::{Config, Shards};
 pub use tree::Row;

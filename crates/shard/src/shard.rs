@@ -12,7 +12,8 @@ use crate::commit::Proposer;
 use crate::core::Core;
 use crate::latch::{Held, Latches};
 use crate::raft::LogId;
-use crate::{Error, Execution, Procedure, View};
+use crate::remote::{self, Remote};
+use crate::{Error, Execution, Procedure, Query, View};
 
 /// One shard. Cheap to clone.
 #[derive(Clone)]
@@ -31,7 +32,12 @@ enum Home {
     Memory(Arc<Core>),
     /// On a device that is missing.
     Absent,
+    /// On another node.
+    Remote(Arc<dyn Remote>),
 }
+
+/// After a question that got no answer.
+const SOON: Duration = Duration::from_millis(200);
 
 impl Shard {
     fn new(env: Env, id: ShardId, home: Home) -> Self {
@@ -56,12 +62,17 @@ impl Shard {
         Self::new(env, id, Home::Absent)
     }
 
+    pub(crate) fn remote(env: Env, id: ShardId, remote: Arc<dyn Remote>) -> Self {
+        Self::new(env, id, Home::Remote(remote))
+    }
+
     pub fn id(&self) -> ShardId {
         self.id
     }
 
-    /// Plans `procedure` under latches on its keys, commits what it planned and returns its output.
-    /// On `Ok` the effects survive power loss and every later [`Shard::view`] sees them.
+    /// Plans `procedure` under latches on its keys, commits what it planned and returns its output,
+    /// all of it where the shard is led. On `Ok` the effects survive power loss and every later
+    /// [`Shard::query`] sees them.
     ///
     /// # Cancel safety
     /// A dropped call may have committed or not, as after [`Error::Unknown`].
@@ -69,6 +80,9 @@ impl Shard {
         &self,
         procedure: P,
     ) -> Result<P::Output, Execution<P::Error>> {
+        if let Home::Remote(remote) = &self.home {
+            return remote::call(&**remote, self.id, P::NAME, procedure).await;
+        }
         self.ready().await?;
         let held = self.latches.hold(procedure.latches()).await;
         let core = self.core()?;
@@ -86,8 +100,23 @@ impl Shard {
         Ok(output)
     }
 
-    /// A linearizable snapshot: sees everything that was acknowledged before the call. Do not hold
-    /// it across an `await`: it pins pages of the B-tree.
+    /// Answers `query`, where the shard is led, from a linearizable snapshot: it sees everything that
+    /// was acknowledged before the call.
+    pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Output, Execution<Q::Error>> {
+        let Home::Remote(remote) = &self.home else {
+            let view = self.view().await?;
+            return query.answer(&view);
+        };
+        let answer = remote::call(&**remote, self.id, Q::NAME, query).await;
+        answer.map_err(|error| match error {
+            // Nothing can have happened.
+            Execution::Shard(Error::Unknown) => Error::Unavailable { retry_in: SOON }.into(),
+            other => other,
+        })
+    }
+
+    /// A linearizable snapshot as [`Shard::query`] uses it, for who knows that the shard is here. Do
+    /// not hold it across an `await`: it pins pages of the B-tree.
     pub async fn view(&self) -> Result<View, Error> {
         if let Home::Raft(_, proposer) = &self.home {
             proposer.linearize().await?;
@@ -101,6 +130,7 @@ impl Shard {
             Home::Absent => Err(Error::Unavailable {
                 retry_in: Duration::from_secs(30),
             }),
+            Home::Remote(_) => Err(Error::Unavailable { retry_in: SOON }),
         }
     }
 
@@ -132,7 +162,7 @@ impl Shard {
                 core.apply(&[batch], |memo| memo.applied = Some(next(memo.applied)))?;
                 Ok(())
             }
-            Home::Absent => Err(self.core().err().unwrap_or(Error::Unknown)),
+            Home::Absent | Home::Remote(_) => Err(self.core().err().unwrap_or(Error::Unknown)),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::commit::Proposer;
 use crate::core::Core;
 use crate::host::{Flusher, Host, Opened};
 use crate::raft::{LogStore, NoNetwork, NodeId, Raft, StateMachine};
+use crate::remote::Remote;
 use crate::shard::Shard;
 
 /// Settings of the shards.
@@ -123,6 +124,16 @@ impl Shards {
             let core = Core::new(ShardId(id), None).expect("memory has no damage");
             Shard::volatile(env.clone(), Arc::new(core))
         });
+        Self {
+            shards: shards.collect(),
+            hosts: Vec::new(),
+            flushers: Vec::new(),
+        }
+    }
+
+    /// Shards of which none is on this node: all calls go through `remote`.
+    pub fn remote(env: &Env, count: u16, remote: &Arc<dyn Remote>) -> Self {
+        let shards = (0..count).map(|id| Shard::remote(env.clone(), ShardId(id), remote.clone()));
         Self {
             shards: shards.collect(),
             hosts: Vec::new(),

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use base::env::Env;
 use base::{DeviceId, ShardId, Timestamp};
 use device::{Device, Identity};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tempfile::TempDir;
 
-use crate::{Batch, Config, Execution, Latch, Procedure, Scan, Shard, Shards, View};
+use crate::{Batch, Config, Execution, Latch, Procedure, Scan, Shard, Shards, View, Wire};
 
 /// Devices in temporary directories, on the real disk.
 pub(crate) struct World {
@@ -92,8 +93,10 @@ pub(crate) struct Do<F>(pub(crate) Vec<Latch>, pub(crate) F);
 impl<F, T> Procedure for Do<F>
 where
     F: Fn(Timestamp, &View) -> (Batch, T) + Send + 'static,
-    T: Send + 'static,
+    T: Wire,
 {
+    const NAME: &'static str = "do";
+
     type Output = T;
     type Error = ();
 
@@ -103,6 +106,19 @@ where
 
     fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, T), Execution<()>> {
         Ok((self.1)(now, view))
+    }
+}
+
+/// A closure stays where it is.
+impl<F> Serialize for Do<F> {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("a closure"))
+    }
+}
+
+impl<'de, F> Deserialize<'de> for Do<F> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("a closure"))
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) const OBJECT_PREFIX: &str = "x-object-meta-";
 impl Kind {
     pub(crate) fn limits(&self) -> MetadataLimits {
         MetadataLimits {
-            prefix: self.prefix,
+            prefix: self.prefix.into(),
             count_max: META_COUNT_MAX,
             bytes_max: META_BYTES_MAX,
         }

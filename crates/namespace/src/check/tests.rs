@@ -11,11 +11,15 @@ use crate::{Container, MetadataChange};
 type Spoil = fn(&mut Batch, &Container);
 
 /// Writes whatever it is told, past all rules.
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Write {
+    #[serde(skip)]
     batch: Batch,
 }
 
 impl Procedure for Write {
+    const NAME: &'static str = "spoil";
+
     type Output = ();
     type Error = Error;
 

@@ -89,7 +89,7 @@ fn merge(
     }
     let counted: Vec<_> = merged
         .iter()
-        .filter(|(name, _)| name.starts_with(limits.prefix))
+        .filter(|(name, _)| name.starts_with(&*limits.prefix))
         .collect();
     let len =
         |(name, value): &(&String, &bytes::Bytes)| name.len() - limits.prefix.len() + value.len();

@@ -4,6 +4,7 @@
 
 mod operations;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::{
 
 /// Small, so that they are met.
 const LIMITS: MetadataLimits = MetadataLimits {
-    prefix: "x-",
+    prefix: Cow::Borrowed("x-"),
     count_max: 4,
     bytes_max: 120,
 };

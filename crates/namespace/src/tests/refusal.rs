@@ -150,7 +150,7 @@ async fn an_accounts_quota_binds_all_but_resellers() {
     let world = World::new(1).await;
     let container = world.container("c").await;
     let limits = MetadataLimits {
-        prefix: "x-account-meta-",
+        prefix: "x-account-meta-".into(),
         ..LIMITS
     };
     let quota = set("x-account-quota-bytes", "100");

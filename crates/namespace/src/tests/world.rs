@@ -1,5 +1,6 @@
 //! What a test needs around a namespace.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base::DeviceId;
@@ -20,7 +21,7 @@ use crate::{
 pub(crate) const SHARDS: u16 = 4;
 
 pub(crate) const LIMITS: MetadataLimits = MetadataLimits {
-    prefix: "x-container-meta-",
+    prefix: Cow::Borrowed("x-container-meta-"),
     count_max: 90,
     bytes_max: 4096,
 };

@@ -1,26 +1,31 @@
 //! DELETE of an object.
 
 use base::Timestamp;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use super::Target;
 use crate::row::{self, ObjectRead};
 use crate::{Condition, Container, Error, Missing, Namespace};
 
-struct Plan {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Plan {
     target: Target,
     condition: Condition,
     if_delete_at: Option<u64>,
 }
 
 /// What was removed.
-enum Deleted {
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Deleted {
     Object,
     /// Nobody could see it any more.
     Expired,
 }
 
 impl Procedure for Plan {
+    const NAME: &'static str = "object.delete";
+
     type Output = Deleted;
     type Error = Error;
 

@@ -3,18 +3,22 @@
 use std::borrow::Cow;
 
 use base::Timestamp;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use super::Target;
 use crate::row::{self, ObjectHead, ObjectRead, ObjectRow};
 use crate::{Container, Error, Expired, Missing, Namespace, PostObject};
 
-struct Plan {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Plan {
     target: Target,
     post: PostObject,
 }
 
 impl Procedure for Plan {
+    const NAME: &'static str = "object.post";
+
     type Output = ();
     type Error = Error;
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use base::Timestamp;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 
 use super::Target;
@@ -19,7 +20,8 @@ use crate::{
 };
 
 /// The decision about a PUT.
-struct Plan {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Plan {
     target: Target,
     content_type: String,
     metadata: Metadata,
@@ -33,6 +35,7 @@ struct Plan {
 }
 
 /// The body, as it goes into the batch.
+#[derive(Serialize, Deserialize)]
 enum NewBody {
     Inline(Bytes),
     Chunks {
@@ -43,6 +46,8 @@ enum NewBody {
 }
 
 impl Procedure for Plan {
+    const NAME: &'static str = "object.put";
+
     type Output = Written;
     type Error = Error;
 

@@ -1,0 +1,231 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::env::Env;
+use base::{ShardId, Timestamp};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+use crate::{Batch, Error, Latch, Remote, View};
+
+/// Sets a key, or refuses to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Set {
+    key: Bytes,
+    value: Option<Bytes>,
+}
+
+impl Procedure for Set {
+    const NAME: &'static str = "set";
+
+    type Output = Timestamp;
+    type Error = String;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(self.key.clone())]
+    }
+
+    fn plan(&self, now: Timestamp, _: &View) -> Result<(Batch, Timestamp), Execution<String>> {
+        let mut batch = Batch::new();
+        let value = self.value.clone();
+        batch.put(
+            self.key.clone(),
+            value.ok_or(Execution::Refused("no".into()))?,
+        );
+        Ok((batch, now))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Get {
+    key: Bytes,
+}
+
+impl Query for Get {
+    const NAME: &'static str = "get";
+
+    type Output = Option<Bytes>;
+    type Error = String;
+
+    fn answer(&self, view: &View) -> Result<Option<Bytes>, Execution<String>> {
+        Ok(view.get(&self.key)?)
+    }
+}
+
+fn registry() -> Registry {
+    Registry::new().procedure::<Set>().query::<Get>()
+}
+
+/// The way to shards in the same process: through their wire forms.
+struct Near(Registry, Shards);
+
+impl Remote for Near {
+    fn call(
+        &self,
+        shard: ShardId,
+        name: &'static str,
+        call: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>> {
+        async move { Ok(self.0.call(&self.1, shard, name, call).await) }.boxed()
+    }
+}
+
+/// A way that ends in this answer.
+struct Answers(Result<Bytes, Error>);
+
+impl Remote for Answers {
+    fn call(&self, _: ShardId, _: &'static str, _: Bytes) -> BoxFuture<'_, Result<Bytes, Error>> {
+        let answer = self.0.clone();
+        async move { answer }.boxed()
+    }
+}
+
+fn far(remote: impl Remote) -> Shards {
+    let remote: Arc<dyn Remote> = Arc::new(remote);
+    Shards::remote(&Env::real(), 2, &remote)
+}
+
+fn set(value: Option<&'static str>) -> Set {
+    Set {
+        key: "k".into(),
+        value: value.map(Bytes::from),
+    }
+}
+
+fn get() -> Get {
+    Get { key: "k".into() }
+}
+
+#[tokio::test]
+async fn a_shard_elsewhere_is_used_as_one_that_is_here() {
+    let here = Shards::volatile(&Env::real(), 2);
+    let far = far(Near(registry(), here));
+    let shard = far.get(ShardId(1));
+    assert_eq!(shard.query(get()).await, Ok(None));
+    let first = shard.execute(set(Some("v"))).await.unwrap();
+    assert_eq!(shard.query(get()).await, Ok(Some("v".into())));
+    assert!(shard.execute(set(Some("w"))).await.unwrap() > first);
+    let refused = shard.execute(set(None)).await;
+    assert_eq!(refused, Err(Execution::Refused("no".to_owned())));
+    assert_eq!(far.get(ShardId(0)).query(get()).await, Ok(None));
+    assert!(shard.view().await.is_err());
+}
+
+#[tokio::test]
+async fn every_failure_of_a_shard_arrives() {
+    let retry_in = Duration::new(3, 7);
+    let all = [
+        Error::Unavailable { retry_in },
+        Error::OutOfSpace,
+        Error::Unknown,
+        Error::Damaged("k".to_owned()),
+    ];
+    for error in all {
+        let answer = wire::encode(&Answer::<(), ()>::Failed(error.clone()));
+        for way in [Ok(answer), Err(error.clone())] {
+            let far = far(Answers(way));
+            let failed = far.get(ShardId(0)).execute(set(None)).await;
+            assert_eq!(failed, Err(Execution::Shard(error.clone())));
+            let failed = far.get(ShardId(0)).query(get()).await.unwrap_err();
+            match error {
+                // It cannot have changed anything.
+                Error::Unknown => {
+                    assert!(matches!(
+                        failed,
+                        Execution::Shard(Error::Unavailable { .. })
+                    ));
+                }
+                _ => assert_eq!(failed, Execution::Shard(error.clone())),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
+    for bytes in ["", "\u{1}", "\u{2}\u{0}\u{0}", "\u{1}\u{9}"] {
+        let far = far(Answers(Ok(bytes.into())));
+        let failed = far.get(ShardId(0)).execute(set(None)).await;
+        assert_eq!(failed, Err(Error::Unknown.into()), "{bytes:?}");
+    }
+}
+
+/// What a leader of another version says to what it does not know.
+#[tokio::test]
+async fn what_is_not_understood_is_refused_and_not_run() {
+    let here = Shards::volatile(&Env::real(), 1);
+    let registry = registry();
+    let good = wire::encode(&set(Some("v")));
+    let longer: Bytes = [&good[..], &[0]].concat().into();
+    let later: Bytes = [&[2], &good[1..]].concat().into();
+    let calls = [
+        (ShardId(0), "unset", good.clone()),
+        (ShardId(1), "set", good.clone()),
+        (ShardId(0), "set", good.slice(..good.len() - 1)),
+        (ShardId(0), "set", longer),
+        (ShardId(0), "set", later),
+        (ShardId(0), "set", Bytes::new()),
+    ];
+    for (shard, name, call) in calls {
+        let answer = registry.call(&here, shard, name, call.clone()).await;
+        let answer: Answer<Timestamp, String> = wire::decode(&answer).unwrap();
+        assert!(
+            matches!(answer, Answer::NotUnderstood(_)),
+            "{name} {call:?}"
+        );
+    }
+    assert_eq!(here.get(ShardId(0)).query(get()).await, Ok(None));
+
+    let far = far(Near(Registry::new(), here));
+    let failed = far.get(ShardId(0)).execute(set(Some("v"))).await;
+    let is_unavailable = matches!(failed, Err(Execution::Shard(Error::Unavailable { .. })));
+    assert!(is_unavailable);
+}
+
+#[test]
+#[should_panic(expected = "only one call has the name get")]
+fn a_name_is_given_once() {
+    let _ = registry().query::<Get>();
+}
+
+/// The form of version 1, as docs/formats/call.md has it.
+#[test]
+fn calls_and_answers_are_as_they_were() {
+    assert_eq!(&wire::encode(&set(Some("v")))[..], b"\x01\x01k\x01\x01v");
+    let done = Answer::<_, ()>::Done(Some(300u64));
+    assert_eq!(&wire::encode(&done)[..], b"\x01\x00\x01\xac\x02");
+    let refused = Answer::<(), _>::Refused(7u64);
+    assert_eq!(&wire::encode(&refused)[..], b"\x01\x01\x07");
+    let retry_in = Duration::new(2, 5);
+    let all = [
+        (
+            Error::Unavailable { retry_in },
+            &b"\x01\x02\x00\x02\x05"[..],
+        ),
+        (Error::OutOfSpace, b"\x01\x02\x01"),
+        (Error::Unknown, b"\x01\x02\x02"),
+        (Error::Damaged("k".to_owned()), b"\x01\x02\x03\x01k"),
+    ];
+    for (error, bytes) in all {
+        let answer = wire::encode(&Answer::<(), ()>::Failed(error));
+        assert_eq!(&answer[..], bytes);
+    }
+    let not = Answer::<(), ()>::NotUnderstood("k".to_owned());
+    assert_eq!(&wire::encode(&not)[..], b"\x01\x03\x01k");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_call_or_an_error(mut bytes: Vec<u8>, versioned: bool) {
+        if versioned && let Some(first) = bytes.first_mut() {
+            *first = 1;
+        }
+        let _ = wire::decode::<Set>(&bytes);
+        let _ = wire::decode::<Answer<Option<Bytes>, String>>(&bytes);
+        let _ = wire::decode::<Answer<Vec<u64>, Error>>(&bytes);
+    }
+}
