@@ -1,4 +1,5 @@
-//! Tests only: a simulated disk and clock, and the suites that every implementation of a seam passes.
+//! Tests only: a simulated disk and clock, the suites that every implementation of a seam passes, and the
+//! check that tells whether what clients saw is linearizable.
 //!
 //! Production code never depends on this crate. Everything random comes from a seed, and the same
 //! calls with the same seed do the same.
@@ -6,6 +7,7 @@
 mod clock;
 pub mod conformance;
 mod disk;
+pub mod linearizable;
 mod random;
 
 pub use clock::SimClock;
