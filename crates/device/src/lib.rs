@@ -23,7 +23,7 @@ pub use error::Error;
 pub use health::{Health, State};
 pub use identity::Identity;
 pub use lmdb::{Access, Lmdb, open as open_lmdb};
-pub use log::{Kind, Log, LogConfig, LogMetrics, Purpose, Record};
+pub use log::{Kind, Log, LogConfig, LogMetrics, Purpose, Record, Room};
 pub use metrics::Metrics;
 pub use store::{
     BadRecord, CHUNK_BYTES_MAX, FRAME_BYTES, Finding, FoundRecord, OWNER_BYTES_MAX, Owner,

@@ -76,6 +76,15 @@ pub enum Purpose {
     Reclaim,
 }
 
+/// How much the log can still take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    Ample,
+    /// The last file that can be had is being written: until something is released, only what
+    /// reclaims space is taken.
+    Last,
+}
+
 /// The log of one device. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
 pub struct Log {
@@ -144,7 +153,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Full`]; or why the device takes no writes.
-    pub fn admit(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
+    pub fn admit(&self, bytes: u64, purpose: Purpose) -> Result<Room, Error> {
         self.shared.health.check_write()?;
         self.shared.files.lock().admit(bytes, purpose)
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::ShardId;
-use device::{Device, Log, Purpose};
+use device::{Device, Log, Purpose, Room};
 use parking_lot::{Mutex, RwLock};
 
 use crate::budget::Budget;
@@ -81,14 +81,18 @@ impl Host {
         self.budget.room(|| self.flush_asked.ask()).await
     }
 
-    /// Whether a batch of `bytes` may be committed here.
+    /// Whether a batch of `bytes` may be committed here. On a full device what frees space waits for a
+    /// flush, which lets files of the log be used again.
     ///
     /// # Errors
     /// [`Error::OutOfSpace`] for what grows on a full device; [`Error::Unavailable`] if the device
     /// is out of service.
-    pub(crate) fn admit(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
+    pub(crate) async fn admit(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
         /// For the entry's head, and what else is in it.
         const HEAD_BYTES: u64 = 64 << 10;
+        /// A flush takes seconds at worst. A release comes a moment after it.
+        const LOOKS_MAX: u32 = 1000;
+        const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
         if bytes + HEAD_BYTES > self.log.append_bytes_max() {
             tracing::error!(bytes, "a batch is too large for the log");
@@ -97,17 +101,27 @@ impl Host {
         if purpose == Purpose::Grow && self.budget.is_full() {
             return Err(Error::OutOfSpace);
         }
-        self.log.admit(bytes, purpose).map_err(|error| match error {
-            device::Error::Full => {
-                // A flush lets files of the log be used again.
-                self.flush_asked.ask();
-                Error::OutOfSpace
+        for _ in 0..LOOKS_MAX {
+            match self.log.admit(bytes, purpose) {
+                Ok(Room::Ample) => return Ok(()),
+                Ok(Room::Last) => {
+                    self.flush_asked.ask();
+                    return Ok(());
+                }
+                Err(device::Error::Full) => self.flush_asked.ask(),
+                Err(device::Error::ReadOnly(_)) => return Err(Error::OutOfSpace),
+                Err(_) => {
+                    return Err(Error::Unavailable {
+                        retry_in: Duration::from_secs(30),
+                    });
+                }
             }
-            device::Error::ReadOnly(_) => Error::OutOfSpace,
-            _ => Error::Unavailable {
-                retry_in: Duration::from_secs(30),
-            },
-        })
+            if purpose == Purpose::Grow {
+                break;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Err(Error::OutOfSpace)
     }
 
     /// A file to receive a snapshot of the shard into.

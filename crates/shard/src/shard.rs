@@ -147,7 +147,7 @@ impl Shard {
         match &self.home {
             Home::Raft(_, proposer) => {
                 let host = proposer.host();
-                host.admit(batch.len() as u64, purpose)?;
+                host.admit(batch.len() as u64, purpose).await?;
                 let started = self.env.clock.monotonic();
                 proposer.commit(batch, held).await?;
                 let took = self.env.clock.monotonic() - started;

@@ -210,6 +210,14 @@ impl SimWorld {
         space.total_bytes - space.free_bytes
     }
 
+    /// A file of somebody else takes all the space that is left.
+    pub(crate) fn fill_disk(&self) {
+        let free = Self::DISK_BYTES - self.used_bytes();
+        let path = self.dir.path().join("foreign");
+        let file = self.env.disk.open(&path, base::env::Open::Write).unwrap();
+        file.allocate(free).unwrap();
+    }
+
     pub(crate) fn fail_writes(&self) {
         self.disk.fail_when(|call, _| {
             (call == testkit::Call::Write).then_some(std::io::ErrorKind::Other)

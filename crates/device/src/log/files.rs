@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::env::File;
 
-use super::Purpose;
+use super::{Purpose, Room};
 use crate::Error;
 
 /// A file on disk, whatever it is used for.
@@ -166,16 +166,15 @@ impl Files {
         self.no_space = false;
     }
 
-    pub(super) fn admit(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
-        /// What several streams may append before the next of them looks here.
-        const SLACK_BYTES: u64 = 1 << 20;
-
+    pub(super) fn admit(&self, bytes: u64, purpose: Purpose) -> Result<Room, Error> {
         if !self.no_space || self.spare.is_some() || !self.free.is_empty() {
-            return Ok(());
+            return Ok(Room::Ample);
         }
-        let needed = bytes.saturating_mul(2).saturating_add(SLACK_BYTES);
+        // What several streams may append before the next of them looks here.
+        let file = self.live.back().expect("one file is being written").slot;
+        let slack = (1 << 20).min(file.bytes / 4);
         match purpose {
-            Purpose::Reclaim if needed <= self.left_bytes => Ok(()),
+            Purpose::Reclaim if bytes + slack <= self.left_bytes => Ok(Room::Last),
             _ => Err(Error::Full),
         }
     }
@@ -245,12 +244,12 @@ mod tests {
         assert!(matches!(files.job(), Job::Make { number: 1, .. }));
         files.out_of_space();
         assert_eq!(files.job(), Job::Wait);
-        assert!(files.admit(1 << 20, Purpose::Reclaim).is_ok());
-        assert!(files.admit(2 << 20, Purpose::Reclaim).is_err());
+        assert_eq!(files.admit(2 << 20, Purpose::Reclaim).unwrap(), Room::Last);
+        assert!(files.admit(3 << 20, Purpose::Reclaim).is_err());
         assert!(files.admit(1, Purpose::Grow).is_err());
 
         files.release([]);
-        assert!(files.admit(1, Purpose::Grow).is_ok());
+        assert_eq!(files.admit(1, Purpose::Grow).unwrap(), Room::Ample);
     }
 
     #[test]

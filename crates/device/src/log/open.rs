@@ -18,7 +18,9 @@ use super::{Kind, Log, LogConfig, LogMetrics, Record, Shared, Threads};
 use crate::{Error, Health};
 
 impl Log {
-    /// Makes an empty log in `dir`, which is made too; whatever log was there before is gone.
+    /// Makes an empty log in `dir`, which is made too; whatever log was there before is gone. It has
+    /// two files from the start: with one alone a disk that others fill would leave no log for deletes,
+    /// since the file that is being written cannot be recycled.
     pub fn create(
         env: &Env,
         dir: &Path,
@@ -39,16 +41,20 @@ impl Log {
 
         let salt = env.entropy.u64();
         let shared = Shared::new(env, dir, health, config, salt, Vec::new())?;
-        let slot = Slot {
-            number: 0,
-            bytes: shared.file_bytes,
-        };
-        let made = shared.zero(slot).and_then(|_| shared.prepare(slot, 1));
-        made.map_err(|error| {
-            shared
-                .health
-                .write_failed(&doing("making the log in"), &error)
-        })?;
+        for (number, sequence) in [(0, 1), (1, 2)] {
+            let slot = Slot {
+                number,
+                bytes: shared.file_bytes,
+            };
+            let made = shared
+                .zero(slot)
+                .and_then(|_| shared.prepare(slot, sequence));
+            made.map_err(|error| {
+                shared
+                    .health
+                    .write_failed(&doing("making the log in"), &error)
+            })?;
+        }
         Ok(salt)
     }
 

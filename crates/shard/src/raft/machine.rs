@@ -148,9 +148,11 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
         if in_tree.applied <= *self.told.lock() {
             let host = self.host.clone();
             let flushed = tokio::task::spawn_blocking(move || host.flush()).await;
-            flushed
-                .map_err(|panic| StorageIOError::write_snapshot(None, &panic))?
-                .map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+            match flushed.map_err(|panic| StorageIOError::write_snapshot(None, &panic))? {
+                // Openraft stops the group if we fail, and what we have is as good a snapshot.
+                Ok(()) | Err(device::Error::Full) => {}
+                Err(error) => Err(StorageIOError::write_snapshot(None, &error))?,
+            }
         }
         let snapshot = self.snapshot().map_err(failed)?;
         *self.told.lock() = snapshot.meta.last_log_id;

@@ -74,6 +74,23 @@ async fn a_full_device_still_takes_what_frees_space() {
 }
 
 #[tokio::test]
+async fn deletes_always_find_room_in_the_log() {
+    let world = super::SimWorld::new();
+    // Others fill the disk before the log has made a file of its own accord.
+    world.fill_disk();
+    let shards = world.open().await.unwrap();
+    let shard = first(&shards);
+    // Alone each takes a block: three times what all files of the log hold.
+    for number in 0..400 {
+        let mut delete = Batch::new();
+        delete.delete(format!("{number}"));
+        let deleted = commit(shard, delete).await;
+        assert!(deleted.is_ok(), "{number}: {deleted:?}");
+    }
+    shards.kill().await;
+}
+
+#[tokio::test]
 async fn a_batch_that_no_log_file_holds_is_refused() {
     let world = World::new(1, 1);
     let shards = world.open().await;
