@@ -11,14 +11,14 @@ use base::{ContainerId, ShardId, Timestamp};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use shard::{Batch, Execution, Latch, Procedure, View};
+use shard::{Batch, Execution, Latch, Procedure, Query, View};
 
 use crate::key::{self, Count, Parts, table};
-use crate::listing::{Keys, Step, Verdict, Window};
+use crate::listing::{Keys, Rest, Step, Verdict, Window};
 use crate::row::{self, AccountContainerRow, AccountRow};
 use crate::{
     Created, Entry, Error, ListQuery, Metadata, MetadataChange, MetadataLimits, Missing, Namespace,
-    container, placement,
+    container, placement, rows,
 };
 
 /// How many containers one round of a listing asks for.
@@ -41,7 +41,7 @@ pub struct Usage {
 }
 
 /// A line of an account's listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerEntry {
     pub name: String,
     pub objects: u64,
@@ -193,9 +193,8 @@ impl Namespace {
             Ok(known) => return Ok(known),
             Err(epoch) => epoch,
         };
-        let view = self.account_shard(account).view().await?;
-        let row = read(&view, &key::account(account))?;
-        let found = row.map(|row| {
+        let row = rows::get(self.account_shard(account), key::account(account)).await?;
+        let found = row.map(|row: AccountRow| {
             Arc::new(Account {
                 name: account.to_owned(),
                 created: row.created,
@@ -211,22 +210,12 @@ impl Namespace {
     pub async fn usage(&self, account: &str) -> Result<Usage, Error> {
         let keys = [Count::Containers, Count::Objects, Count::Bytes]
             .map(|count| key::account_total(count, account));
-        let keys = &keys;
-        let shards = self.shard_ids().map(|shard| async move {
-            let view = self.shard(shard).view().await?;
-            Ok::<_, Error>(Usage {
-                containers: container::count(&view, &keys[0])?,
-                objects: container::count(&view, &keys[1])?,
-                bytes: container::count(&view, &keys[2])?,
-            })
-        });
-        let mut sum = Usage::default();
-        for part in try_join_all(shards).await? {
-            sum.containers += part.containers;
-            sum.objects += part.objects;
-            sum.bytes += part.bytes;
-        }
-        Ok(sum)
+        let [containers, objects, bytes] = self.sums(&keys).await?;
+        Ok(Usage {
+            containers,
+            objects,
+            bytes,
+        })
     }
 
     /// Merges metadata, making the account if it is missing.
@@ -315,14 +304,19 @@ impl Namespace {
         query: &ListQuery,
     ) -> Result<Vec<Entry<ContainerEntry>>, Error> {
         let base = key::account_containers(account);
+        let shard = self.account_shard_id(account);
         let mut window = Window::new(query, &base, Keys::NameAndContainer);
         let mut entries = Vec::new();
         while entries.len() < query.limit {
             let want = (query.limit - entries.len()).min(LIST_ROUND_MAX);
-            let view = self.account_shard(account).view().await?;
-            let lines = read_lines(&window, &view, want)?;
-            drop(view);
-            let asked: Vec<&Line> = lines.iter().map(|(line, _)| line).collect();
+            let read = ReadLines {
+                account: account.to_owned(),
+                query: query.clone(),
+                rest: window.rest(),
+                want,
+            };
+            let lines = self.query(shard, read).await?;
+            let asked: Vec<&Line> = lines.iter().collect();
             let found = self.look_up(account, &asked).await?;
             let is_last = lines.len() < want;
             if window.show(&lines, found, &mut entries) && is_last {
@@ -345,21 +339,30 @@ impl Namespace {
                 .or_default()
                 .push(at);
         }
+        if let Some((shard, _)) = shards.last_key_value()
+            && shard.0 >= self.inner.shards.count()
+        {
+            return Err(Error::Damaged(format!("a container in shard {shard}")));
+        }
+        let asked = shards.into_iter().map(|(shard, places)| async move {
+            let line = |at: &usize| (lines[*at].name.clone(), lines[*at].id);
+            let look_up = LookUp {
+                account: account.to_owned(),
+                lines: places.iter().map(line).collect(),
+            };
+            let found = self.query(shard, look_up).await?;
+            Ok::<_, Error>(places.into_iter().zip(found))
+        });
         let mut found = vec![None; lines.len()];
-        for (shard, places) in shards {
-            if shard.0 >= self.inner.shards.count() {
-                return Err(Error::Damaged(format!("a container in shard {shard}")));
-            }
-            let view = self.shard(shard).view().await?;
-            for at in places {
-                found[at] = read_entry(&view, account, lines[at])?;
-            }
+        for (at, entry) in try_join_all(asked).await?.into_iter().flatten() {
+            found[at] = entry;
         }
         Ok(found)
     }
 }
 
 /// A line of an account's list.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) key: Bytes,
     name: String,
@@ -382,18 +385,18 @@ impl Window<'_> {
     /// there is anything to roll up.
     fn show(
         &mut self,
-        lines: &[(Line, Verdict)],
+        lines: &[Line],
         found: Vec<Option<ContainerEntry>>,
         entries: &mut Vec<Entry<ContainerEntry>>,
     ) -> bool {
-        for ((line, verdict), found) in lines.iter().zip(found) {
-            match (verdict, found) {
+        for (line, found) in lines.iter().zip(found) {
+            match (self.judge(&line.name), found) {
                 (Verdict::RollUp(_), None) => {
                     self.resume_behind(&line.key);
                     return false;
                 }
                 (Verdict::RollUp(end), Some(_)) => {
-                    let subdir = &line.name[..*end];
+                    let subdir = &line.name[..end];
                     if !self.was_shown(subdir) {
                         entries.push(Entry::Subdir(subdir.to_owned()));
                     }
@@ -401,49 +404,89 @@ impl Window<'_> {
                 (_, found) => entries.extend(found.map(Entry::Row)),
             }
         }
-        match lines.last() {
-            Some((line, Verdict::RollUp(end))) => self.resume_past(&line.name[..*end]),
-            Some((line, _)) => self.resume_behind(&line.key),
-            None => {}
+        if let Some(line) = lines.last() {
+            match self.judge(&line.name) {
+                Verdict::RollUp(end) => self.resume_past(&line.name[..end]),
+                _ => self.resume_behind(&line.key),
+            }
         }
         true
     }
 }
 
-/// The next lines of a listing, each with what it is to become.
-fn read_lines(
-    window: &Window<'_>,
-    view: &View,
+/// The next lines of a listing that are rows or stand for what is rolled up.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ReadLines {
+    account: String,
+    query: ListQuery,
+    rest: Rest,
     want: usize,
-) -> Result<Vec<(Line, Verdict)>, Error> {
-    let mut lines = Vec::new();
-    window.scan(view, |name, key, _| {
-        let verdict = window.judge(name);
-        let step = match verdict {
-            Verdict::Skip => return Ok(Step::Next),
-            Verdict::Pass(end) => return Ok(Step::Past(end)),
-            Verdict::Row => Step::Next,
-            Verdict::RollUp(end) => Step::Past(end),
-        };
-        let mut parts = Parts::of(table::ACCOUNT_CONTAINER, key)?;
-        parts.name()?;
-        let (_, id) = parts.name_and_container()?;
-        lines.push((Line::new(key, name, id), verdict));
-        Ok(if lines.len() < want { step } else { Step::Stop })
-    })?;
-    Ok(lines)
 }
 
-fn read_entry(view: &View, account: &str, line: &Line) -> Result<Option<ContainerEntry>, Error> {
-    let Some(bytes) = view.get(&key::container(account, &line.name))? else {
+impl Query for ReadLines {
+    const NAME: &'static str = "account.lines";
+
+    type Output = Vec<Line>;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Self::Output, Execution<Error>> {
+        let base = key::account_containers(&self.account);
+        let mut window = Window::new(&self.query, &base, Keys::NameAndContainer);
+        window.narrow(&self.rest);
+        let want = self.want.min(LIST_ROUND_MAX);
+        let mut lines = Vec::new();
+        window.scan(view, |name, key, _| {
+            let step = match window.judge(name) {
+                Verdict::Skip => return Ok(Step::Next),
+                Verdict::Pass(end) => return Ok(Step::Past(end)),
+                Verdict::Row => Step::Next,
+                Verdict::RollUp(end) => Step::Past(end),
+            };
+            let mut parts = Parts::of(table::ACCOUNT_CONTAINER, key)?;
+            parts.name()?;
+            let (_, id) = parts.name_and_container()?;
+            lines.push(Line::new(key, name, id));
+            Ok(if lines.len() < want { step } else { Step::Stop })
+        })?;
+        Ok(lines)
+    }
+}
+
+/// The containers that lines lead to; `None` for a line that leads nowhere.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LookUp {
+    account: String,
+    lines: Vec<(String, ContainerId)>,
+}
+
+impl Query for LookUp {
+    const NAME: &'static str = "container.entries";
+
+    type Output = Vec<Option<ContainerEntry>>;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Self::Output, Execution<Error>> {
+        let lines = self.lines.iter();
+        let entries = lines.map(|(name, id)| read_entry(view, &self.account, name, *id));
+        Ok(entries.collect::<Result<_, _>>()?)
+    }
+}
+
+fn read_entry(
+    view: &View,
+    account: &str,
+    name: &str,
+    id: ContainerId,
+) -> Result<Option<ContainerEntry>, Error> {
+    let Some(bytes) = view.get(&key::container(account, name))? else {
         return Ok(None);
     };
     let (head, _) = row::decode_front::<row::ContainerHead>(&bytes)?;
-    if head.id != line.id {
+    if head.id != id {
         return Ok(None);
     }
     Ok(Some(ContainerEntry {
-        name: line.name.clone(),
+        name: name.to_owned(),
         objects: container::count(view, &key::container_count(Count::Objects, head.id))?,
         bytes: container::count(view, &key::container_count(Count::Bytes, head.id))?,
         modified: head.modified,

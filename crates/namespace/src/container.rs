@@ -11,11 +11,13 @@ use std::time::Duration;
 use base::{ContainerId, ShardId, Timestamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shard::{Batch, Execution, Latch, Procedure, View};
+use shard::{Batch, Execution, Latch, Procedure, Query, View};
 
 use crate::key::{self, Count};
 use crate::row::{self, ContainerHead, ContainerNameRow, ContainerRow};
-use crate::{Error, Metadata, MetadataChange, MetadataLimits, Missing, Namespace, placement, scan};
+use crate::{
+    Error, Metadata, MetadataChange, MetadataLimits, Missing, Namespace, placement, rows, scan,
+};
 
 /// A container is made within this time after it was listed in its account, or not at all. So a line
 /// that is older and leads nowhere is a leftover and can be removed.
@@ -29,7 +31,7 @@ pub enum Created {
 }
 
 /// A container as it was when it was looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     pub account: String,
     pub name: String,
@@ -93,6 +95,24 @@ pub(crate) fn read(view: &View, account: &str, name: &str) -> Result<Container, 
         bytes: count(view, &key::container_count(Count::Bytes, head.id))?,
         changed: head.changed,
     })
+}
+
+/// The container of a name.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Get {
+    account: String,
+    name: String,
+}
+
+impl Query for Get {
+    const NAME: &'static str = "container.get";
+
+    type Output = Container;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Container, Execution<Error>> {
+        Ok(read(view, &self.account, &self.name)?)
+    }
 }
 
 /// What a PUT or POST does to a container that may be there.
@@ -217,7 +237,7 @@ impl Procedure for Delete {
 
 /// Whether any row's key begins with `prefix`.
 pub(crate) fn holds_rows(view: &View, prefix: &[u8]) -> Result<bool, Error> {
-    let end = key::end_of(prefix).expect("tables are letters, so something follows");
+    let end = key::end_of(prefix);
     let mut any = false;
     scan::rows(view, prefix, &end, |_, _| {
         any = true;
@@ -229,8 +249,11 @@ pub(crate) fn holds_rows(view: &View, prefix: &[u8]) -> Result<bool, Error> {
 impl Namespace {
     pub async fn container(&self, account: &str, container: &str) -> Result<Container, Error> {
         let shard = self.container_shard(account, container);
-        let view = self.shard(shard).view().await?;
-        read(&view, account, container)
+        let get = Get {
+            account: account.to_owned(),
+            name: container.to_owned(),
+        };
+        self.query(shard, get).await
     }
 
     /// Makes the container (and its account) or merges metadata into the one that is there.
@@ -257,8 +280,10 @@ impl Namespace {
             limits,
             missing: IfMissing::Refuse,
         };
-        let exists = self.shard(shard).view().await?.get(&put.key)?.is_some();
-        if exists {
+        let get = rows::Get {
+            key: put.key.clone(),
+        };
+        if self.query(shard, get).await?.is_some() {
             match self.execute(shard, put.clone()).await {
                 // It has just been deleted.
                 Err(Error::NotFound(Missing::Container)) => {}

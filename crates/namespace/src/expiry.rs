@@ -8,12 +8,12 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use shard::{Batch, Execution, Latch, Procedure, View};
+use shard::{Batch, Execution, Latch, Procedure, Query, View};
 
 use crate::key::{self, Parts, table};
-use crate::row::{self, ContainerHead, ContainerNameRow, ObjectHead, ObjectRead};
+use crate::row::{self, ContainerNameRow, ObjectHead, ObjectRead};
 use crate::write::Target;
-use crate::{Container, Error, Missing, Namespace, container, scan};
+use crate::{Container, Error, Namespace, container, scan};
 
 /// What one round removes at most.
 const ROUND_MAX: usize = 1000;
@@ -68,11 +68,96 @@ impl Procedure for Expire {
 }
 
 /// A row of the index.
-struct Due {
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Due {
     delete_at: u64,
     container: Container,
     name: String,
     index_row: Bytes,
+}
+
+/// What the index says is due before this second: the first so many.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FindDue {
+    end: u64,
+}
+
+impl Query for FindDue {
+    const NAME: &'static str = "expiry.due";
+
+    type Output = Vec<Due>;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Vec<Due>, Execution<Error>> {
+        let mut due = Vec::new();
+        let to = key::expiry_end(self.end);
+        scan::rows(view, &[table::EXPIRY], &to, |key, _| {
+            let mut parts = Parts::of(table::EXPIRY, key)?;
+            let (delete_at, id) = (parts.u64()?, parts.container()?);
+            let name = match view.get(&key::container_name(id))? {
+                Some(row) => row::decode_owned(&row)?,
+                // The container is gone, and its objects with it: only this row is left.
+                None => ContainerNameRow {
+                    account: String::new(),
+                    name: String::new(),
+                },
+            };
+            due.push(Due {
+                delete_at,
+                container: Container::of_id(id, name),
+                name: parts.last_name()?.to_owned(),
+                index_row: Bytes::copy_from_slice(key),
+            });
+            Ok(scan::while_below(due.len(), ROUND_MAX))
+        })?;
+        Ok(due)
+    }
+}
+
+/// The objects of a container, if they have all expired and are not too many.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FindAllExpired {
+    account: String,
+    container: String,
+    now: Timestamp,
+}
+
+impl Query for FindAllExpired {
+    const NAME: &'static str = "expiry.all_of_container";
+
+    type Output = Option<Vec<Due>>;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Option<Vec<Due>>, Execution<Error>> {
+        let id = container::read(view, &self.account, &self.container)?.id;
+        let name = ContainerNameRow {
+            account: self.account.clone(),
+            name: self.container.clone(),
+        };
+        let container = Container::of_id(id, name);
+        let from = key::objects(id);
+        let to = key::end_of(&from);
+        let mut due = Some(Vec::new());
+        scan::rows(view, &from, &to, |key, value| {
+            let (object, _) = row::decode_front::<ObjectHead<'_>>(value)?;
+            let expired = object.delete_at.filter(|_| object.is_expired(self.now));
+            let (Some(list), Some(delete_at)) = (due.as_mut(), expired) else {
+                due = None;
+                return Ok(std::ops::ControlFlow::Break(()));
+            };
+            let mut parts = Parts::of(table::OBJECT, key)?;
+            parts.container()?;
+            let name = parts.last_name()?;
+            list.push(Due {
+                delete_at,
+                container: container.clone(),
+                name: name.to_owned(),
+                index_row: key::expiry(delete_at, id, name),
+            });
+            Ok(scan::while_below(list.len(), EMPTY_MAX))
+        })?;
+        Ok(due)
+    }
 }
 
 impl Namespace {
@@ -114,74 +199,21 @@ impl Namespace {
         let Some(end) = (now + 1).checked_sub(delay) else {
             return Ok(Vec::new());
         };
-        let view = self.shard(shard).view().await?;
-        let mut due = Vec::new();
-        scan::rows(&view, &[table::EXPIRY], &key::expiry_end(end), |key, _| {
-            let mut parts = Parts::of(table::EXPIRY, key)?;
-            let (delete_at, id) = (parts.u64()?, parts.container()?);
-            let name = match view.get(&key::container_name(id))? {
-                Some(row) => row::decode_owned(&row)?,
-                // The container is gone, and its objects with it: only this row is left.
-                None => ContainerNameRow {
-                    account: String::new(),
-                    name: String::new(),
-                },
-            };
-            due.push(Due {
-                delete_at,
-                container: Container::of_id(id, name),
-                name: parts.last_name()?.to_owned(),
-                index_row: Bytes::copy_from_slice(key),
-            });
-            Ok(scan::while_below(due.len(), ROUND_MAX))
-        })?;
-        Ok(due)
+        self.query(shard, FindDue { end }).await
     }
 
     /// Removes the objects of a container if all have expired. Returns whether it did.
     pub(crate) async fn expire_container(&self, account: &str, name: &str) -> Result<bool, Error> {
         let shard = self.container_shard(account, name);
-        let Some(due) = self.all_expired(shard, account, name).await? else {
+        let find = FindAllExpired {
+            account: account.to_owned(),
+            container: name.to_owned(),
+            now: self.now(),
+        };
+        let Some(due) = self.query(shard, find).await? else {
             return Ok(false);
         };
         self.expire_all(shard, due).await?;
         Ok(true)
-    }
-
-    /// The objects of a container, if they have all expired and are not too many.
-    async fn all_expired(
-        &self,
-        shard: ShardId,
-        account: &str,
-        name: &str,
-    ) -> Result<Option<Vec<Due>>, Error> {
-        let now = self.now();
-        let view = self.shard(shard).view().await?;
-        let key = key::container(account, name);
-        let row = view.get(&key)?.ok_or(Error::NotFound(Missing::Container))?;
-        let (head, _) = row::decode_front::<ContainerHead>(&row)?;
-        let container = container::read(&view, account, name)?;
-        let from = key::objects(head.id);
-        let to = key::end_of(&from).expect("tables are letters, so something follows");
-        let mut due = Some(Vec::new());
-        scan::rows(&view, &from, &to, |key, value| {
-            let (object, _) = row::decode_front::<ObjectHead<'_>>(value)?;
-            let expired = object.delete_at.filter(|_| object.is_expired(now));
-            let (Some(list), Some(delete_at)) = (due.as_mut(), expired) else {
-                due = None;
-                return Ok(std::ops::ControlFlow::Break(()));
-            };
-            let mut parts = Parts::of(table::OBJECT, key)?;
-            parts.container()?;
-            let name = parts.last_name()?;
-            list.push(Due {
-                delete_at,
-                container: container.clone(),
-                name: name.to_owned(),
-                index_row: key::expiry(delete_at, head.id, name),
-            });
-            Ok(scan::while_below(list.len(), EMPTY_MAX))
-        })?;
-        Ok(due)
     }
 }

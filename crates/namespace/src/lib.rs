@@ -13,7 +13,10 @@
 //! garbage queue, or belongs to an upload of this process, or is a crash leftover that the scrubber
 //! finds by asking [`Namespace::owns`].
 //!
-//! Small PUT: one view to look the container up, one execute. GET of a small object: one view.
+//! **Invariant:** what is asked of a shard is a [`shard::Query`] or a [`shard::Procedure`], so that it does
+//! not matter where the shard is; only [`check`] looks at views.
+//!
+//! Small PUT: one query to look the container up, one procedure. GET of a small object: one query.
 
 mod account;
 mod background;
@@ -41,6 +44,7 @@ mod quota;
 mod reader;
 mod registry;
 mod row;
+mod rows;
 mod scan;
 mod sweep;
 #[cfg(test)]
@@ -73,7 +77,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::env::Env;
 use base::{ShardId, Timestamp};
 use chunks::{Chunks, Storage};
-use shard::{Procedure, Shard, Shards};
+use shard::{Procedure, Query, Shard, Shards};
 
 use crate::body::Uploads;
 use crate::cache::Cache;
@@ -174,5 +178,12 @@ impl Namespace {
         P: Procedure<Error = Error>,
     {
         Ok(self.shard(shard).execute(procedure).await?)
+    }
+
+    async fn query<Q>(&self, shard: ShardId, query: Q) -> Result<Q::Output, Error>
+    where
+        Q: Query<Error = Error>,
+    {
+        Ok(self.shard(shard).query(query).await?)
     }
 }

@@ -7,12 +7,14 @@
 
 use std::ops::Bound;
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use shard::{Scan, View};
 
-use crate::{Error, key};
+use crate::{Error, key, scan};
 
 /// What to list. Order is by the bytes of the names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListQuery {
     pub limit: usize,
     /// Start after this name (before it, in reverse). Empty: from the start. A marker equal to a
@@ -28,7 +30,7 @@ pub struct ListQuery {
 }
 
 /// What becomes of names that are rolled up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subdirs {
     /// One [`Entry::Subdir`] for each, which counts towards the limit.
     #[default]
@@ -39,7 +41,7 @@ pub enum Subdirs {
 }
 
 /// A line of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry<T> {
     Row(T),
     Subdir(String),
@@ -78,9 +80,14 @@ pub(crate) struct Window<'a> {
     query: &'a ListQuery,
     base: &'a [u8],
     keys: Keys,
-    /// The first key that may be listed, and the first behind it that may not.
-    from: Vec<u8>,
-    to: Vec<u8>,
+    rest: Rest,
+}
+
+/// The first key that may be listed, and the first behind it that may not.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Rest {
+    from: Bytes,
+    to: Bytes,
 }
 
 impl<'a> Window<'a> {
@@ -88,8 +95,8 @@ impl<'a> Window<'a> {
     pub(crate) fn new(query: &'a ListQuery, base: &'a [u8], keys: Keys) -> Self {
         let (lower, upper) = markers(query);
         let first = [base, query.prefix.as_bytes()].concat();
-        let mut to = key::end_of(&first).expect("tables are letters, so something follows");
-        let mut from = first;
+        let mut to = key::end_of(&first);
+        let mut from = Bytes::from(first);
         if !lower.is_empty() {
             from = from.max(behind(base, lower, keys));
         }
@@ -100,8 +107,21 @@ impl<'a> Window<'a> {
             query,
             base,
             keys,
-            from,
-            to,
+            rest: Rest { from, to },
+        }
+    }
+
+    pub(crate) fn rest(&self) -> Rest {
+        self.rest.clone()
+    }
+
+    /// Leaves out what is not in `rest`.
+    pub(crate) fn narrow(&mut self, rest: &Rest) {
+        if rest.from > self.rest.from {
+            self.rest.from = rest.from.clone();
+        }
+        if rest.to < self.rest.to {
+            self.rest.to = rest.to.clone();
         }
     }
 
@@ -136,7 +156,8 @@ impl<'a> Window<'a> {
         view: &View,
         mut each: impl FnMut(&str, &[u8], &[u8]) -> Result<Step, Error>,
     ) -> Result<(), Error> {
-        if self.from >= self.to {
+        let Rest { from, to } = &self.rest;
+        if from >= to {
             return Ok(());
         }
         let mut outcome = Ok(());
@@ -145,7 +166,7 @@ impl<'a> Window<'a> {
                 .name(key)
                 .and_then(|name| match each(name, key, value)? {
                     Step::Next => Ok(Scan::Next),
-                    Step::Past(end) => Ok(Scan::Seek(self.past(&name[..end]))),
+                    Step::Past(end) => Ok(Scan::Seek(self.past(&name[..end]).into())),
                     Step::Stop => Ok(Scan::Stop),
                 });
             step.unwrap_or_else(|error| {
@@ -153,7 +174,7 @@ impl<'a> Window<'a> {
                 Scan::Stop
             })
         };
-        let (from, to) = (Bound::Included(&*self.from), Bound::Excluded(&*self.to));
+        let (from, to) = (Bound::Included(&**from), Bound::Excluded(&**to));
         if self.query.reverse {
             view.scan_back(from, to, &mut visit)?;
         } else {
@@ -173,11 +194,11 @@ impl<'a> Window<'a> {
     }
 
     /// Where to go on behind all that begins with `subdir`.
-    fn past(&self, subdir: &str) -> Vec<u8> {
+    fn past(&self, subdir: &str) -> Bytes {
         let start = || [self.base, subdir.as_bytes()].concat();
         match (self.query.reverse, self.query.subdirs) {
-            (false, _) => key::end_of(&start()).expect("tables are letters, so something follows"),
-            (true, Subdirs::Show) => start(),
+            (false, _) => key::end_of(&start()),
+            (true, Subdirs::Show) => start().into(),
             // The name itself is a line, and comes last.
             (true, Subdirs::Hide) => behind(self.base, subdir, self.keys),
         }
@@ -186,18 +207,18 @@ impl<'a> Window<'a> {
     /// Leaves out what was visited, up to this key.
     pub(crate) fn resume_behind(&mut self, key: &[u8]) {
         if self.query.reverse {
-            self.to = key.to_vec();
+            self.rest.to = Bytes::copy_from_slice(key);
         } else {
-            self.from = [key, &[0]].concat();
+            self.rest.from = scan::behind(key);
         }
     }
 
     /// Leaves out what was visited, up to all that begins with `subdir`.
     pub(crate) fn resume_past(&mut self, subdir: &str) {
         if self.query.reverse {
-            self.to = self.past(subdir);
+            self.rest.to = self.past(subdir);
         } else {
-            self.from = self.past(subdir);
+            self.rest.from = self.past(subdir);
         }
     }
 }
@@ -213,20 +234,20 @@ fn markers(query: &ListQuery) -> (&str, &str) {
 
 /// The first key behind all rows of this name, or of those before it. A name holds no zero byte, so
 /// one that does stands directly behind the name that it has in front of the byte.
-fn behind(base: &[u8], name: &str, keys: Keys) -> Vec<u8> {
+fn behind(base: &[u8], name: &str, keys: Keys) -> Bytes {
     let name = name.split('\0').next().unwrap_or_default();
     let next = match keys {
         Keys::Name => 0,
         Keys::NameAndContainer => 1,
     };
-    [base, name.as_bytes(), &[next]].concat()
+    [base, name.as_bytes(), &[next]].concat().into()
 }
 
 /// The first key of this name, or of those after it.
-fn up_to(base: &[u8], name: &str, keys: Keys) -> Vec<u8> {
+fn up_to(base: &[u8], name: &str, keys: Keys) -> Bytes {
     if name.contains('\0') {
         behind(base, name, keys)
     } else {
-        [base, name.as_bytes()].concat()
+        [base, name.as_bytes()].concat().into()
     }
 }

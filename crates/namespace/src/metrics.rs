@@ -1,10 +1,10 @@
 //! What the namespace counts.
 
-use base::ShardId;
 use base::metrics::{Counter, Gauge};
+use bytes::Bytes;
 
 use crate::key::{self, GarbageCount, Parts, table};
-use crate::{Error, Namespace, container, scan};
+use crate::{Error, Namespace, rows};
 
 /// The counters of [`Namespace`] since the start.
 #[derive(Debug, Default)]
@@ -46,45 +46,31 @@ impl Namespace {
     pub async fn totals(&self) -> Result<Totals, Error> {
         let mut totals = Totals::default();
         for shard in self.shard_ids() {
-            let mut after = vec![table::ACCOUNT];
-            loop {
-                let names = self.accounts_after(shard, &after).await?;
-                let Some(last) = names.last() else { break };
-                after = key::account(last).to_vec();
-                after.push(0);
-                for name in &names {
+            let mut from = Some(Bytes::from_static(&[table::ACCOUNT]));
+            while let Some(next) = from {
+                let to = key::end_of(&[table::ACCOUNT]);
+                let page = rows::page(self.shard(shard), next, to).await?;
+                for (key, _) in &page.rows {
+                    let name = Parts::of(table::ACCOUNT, key)?.last_name()?;
                     let usage = self.usage(name).await?;
                     totals.accounts += 1;
                     totals.containers += usage.containers;
                     totals.objects += usage.objects;
                     totals.bytes += usage.bytes;
                 }
+                from = page.next;
             }
         }
         Ok(totals)
     }
 
-    /// The next accounts of a shard, from the key `after` on.
-    async fn accounts_after(&self, shard: ShardId, after: &[u8]) -> Result<Vec<String>, Error> {
-        const ROUND_MAX: usize = 1000;
-        let view = self.shard(shard).view().await?;
-        let mut names = Vec::new();
-        scan::rows(&view, after, &[table::ACCOUNT + 1], |key, _| {
-            names.push(Parts::of(table::ACCOUNT, key)?.last_name()?.to_owned());
-            Ok(scan::while_below(names.len(), ROUND_MAX))
-        })?;
-        Ok(names)
-    }
-
     /// What waits to be deleted, over all shards: two counters of each.
     pub async fn backlog(&self) -> Result<Backlog, Error> {
-        let mut backlog = Backlog::default();
-        for shard in self.shard_ids() {
-            let view = self.shard(shard).view().await?;
-            let count = |what| container::count(&view, &key::garbage_count(what));
-            backlog.garbage_bodies += count(GarbageCount::Bodies)?;
-            backlog.garbage_bytes += count(GarbageCount::Bytes)?;
-        }
-        Ok(backlog)
+        let keys = [GarbageCount::Bodies, GarbageCount::Bytes].map(key::garbage_count);
+        let [garbage_bodies, garbage_bytes] = self.sums(&keys).await?;
+        Ok(Backlog {
+            garbage_bodies,
+            garbage_bytes,
+        })
     }
 }

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 
 use base::ChunkId;
 use chunks::Owner;
-use shard::View;
+use serde::{Deserialize, Serialize};
+use shard::{Execution, Query, View};
 
 use crate::key::{self, BodyId};
 use crate::reader::each_chunk;
@@ -17,7 +18,7 @@ use crate::row::{self, Body, GarbageRow, ObjectRead};
 use crate::{Error, Namespace, placement};
 
 /// Whether something refers to a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owns {
     Yes,
     /// Nothing does, and nothing ever will.
@@ -34,7 +35,19 @@ impl Namespace {
         if uploads.is_active(owner.container_id, owner.version) {
             return Owns::Yes;
         }
-        match self.find_owner(owner, chunk).await {
+        let shard = placement::of_id(owner.container_id);
+        if shard.0 >= self.inner.shards.count() {
+            return Owns::Unknown;
+        }
+        let find = FindOwner {
+            id: BodyId {
+                container: owner.container_id,
+                name: owner.object.clone().into(),
+                version: owner.version,
+            },
+            chunk,
+        };
+        match self.query(shard, find).await {
             Ok(owns) => owns,
             Err(error) => {
                 tracing::warn!(%chunk, %error, "whether a chunk is needed cannot be told");
@@ -42,27 +55,32 @@ impl Namespace {
             }
         }
     }
+}
 
-    async fn find_owner(&self, owner: &Owner, chunk: ChunkId) -> Result<Owns, Error> {
-        let shard = placement::of_id(owner.container_id);
-        if shard.0 >= self.inner.shards.count() {
-            return Ok(Owns::Unknown);
-        }
-        let view = self.shard(shard).view().await?;
-        let id = BodyId {
-            container: owner.container_id,
-            name: owner.object.as_str().into(),
-            version: owner.version,
-        };
+/// Whether something in a shard refers to a chunk, which is or was part of this body.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FindOwner {
+    id: BodyId<'static>,
+    chunk: ChunkId,
+}
+
+impl Query for FindOwner {
+    const NAME: &'static str = "chunk.owner";
+
+    type Output = Owns;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Owns, Execution<Error>> {
+        let Self { id, chunk } = self;
         if let Some(row) = view.get(&key::object(id.container, &id.name))? {
             let object: ObjectRead<'_> = row::decode(&row)?;
             if object.body.version() == Some(id.version) {
-                return has_chunk(&view, &id, &object.body, chunk);
+                return Ok(has_chunk(view, id, &object.body, *chunk)?);
             }
         }
         if let Some(row) = view.get(&id.garbage())? {
             let garbage: GarbageRow<'_> = row::decode(&row)?;
-            return has_chunk(&view, &id, &garbage.body, chunk);
+            return Ok(has_chunk(view, id, &garbage.body, *chunk)?);
         }
         // It may be that another process goes on with it.
         Ok(match view.get(&id.upload())? {

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use base::{ShardId, Timestamp};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
 use tokio::runtime::Handle;
@@ -16,12 +17,12 @@ use tokio::runtime::Handle;
 use crate::body::Parts;
 use crate::key::{self, BodyId, table};
 use crate::row::{self, Body, PartRow, Raw, UploadRow};
-use crate::{Error, Namespace, manifest, scan, write};
+use crate::{Error, Namespace, manifest, rows, write};
 
 /// An upload that has not written a part for so long is dead: 4 GiB at 50 KB/s.
 const REAP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How many uploads one round of the reaper gives up.
+/// How many uploads one round of the reaper gives up, and those of one more page.
 const ROUND_MAX: usize = 100;
 
 /// Writes the chunks of a manifest as its next part; gives the offset behind it.
@@ -144,13 +145,18 @@ impl Namespace {
         shard: ShardId,
         now: Timestamp,
     ) -> Result<Vec<BodyId<'static>>, Error> {
-        let view = self.shard(shard).view().await?;
         let mut dead = Vec::new();
-        let (from, to) = ([table::UPLOAD], [table::UPLOAD + 1]);
-        scan::rows(&view, &from, &to, |key, value| {
-            dead.extend(self.is_dead(key, value, now)?);
-            Ok(scan::while_below(dead.len(), ROUND_MAX))
-        })?;
+        let mut from = Some(Bytes::from_static(&[table::UPLOAD]));
+        while let Some(next) = from
+            && dead.len() < ROUND_MAX
+        {
+            let to = key::end_of(&[table::UPLOAD]);
+            let page = rows::page(self.shard(shard), next, to).await?;
+            for (key, value) in &page.rows {
+                dead.extend(self.is_dead(key, value, now)?);
+            }
+            from = page.next;
+        }
         Ok(dead)
     }
 

@@ -1,16 +1,20 @@
 //! Bodies on their way out.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use base::ShardId;
 use bytes::Bytes;
 use chunks::Reader;
+use serde::{Deserialize, Serialize};
+use shard::{Execution, Query, View};
 
 use crate::key::{self, BodyId, table};
 use crate::manifest::Manifest;
-use crate::object::{self, Place};
-use crate::row::{self, Body, ObjectRead, PartRow};
-use crate::{Container, Error, Missing, Namespace, Object, scan};
+use crate::object::{GetInline, Place};
+use crate::pin::Pin;
+use crate::row::{self, Body, PartRow};
+use crate::{Container, Error, Namespace, Object, scan};
 
 /// A body on its way out: verified piece by piece.
 pub struct BodyReader {
@@ -27,7 +31,7 @@ struct InChunks {
     /// Where more of the manifest is.
     rest: Option<Rest>,
     /// Keeps the body from being collected.
-    _object: Object,
+    _pin: Option<Arc<Pin>>,
 }
 
 /// The parts of a long manifest that are still to be read.
@@ -81,45 +85,60 @@ impl InChunks {
 impl Rest {
     /// Reads the next part and tells the reader what to read.
     async fn load(&mut self, reader: &mut Reader) -> Result<(), Error> {
-        let view = self.namespace.shard(self.shard).view().await?;
-        let found = self.find(&view)?;
-        let (offset, end, spans) = found.ok_or_else(|| {
-            let id = self.id.container;
+        let id = self.id.container;
+        let get = GetPart {
+            id: self.id.clone(),
+            at: self.range.start,
+        };
+        let part = self.namespace.query(self.shard, get).await?;
+        let (offset, manifest) = part.ok_or_else(|| {
             Error::Damaged(format!("an object in {id} lacks a part of its manifest"))
         })?;
+        let manifest = Manifest::decode(&manifest)?;
+        let end = offset + manifest.bytes();
         if !(offset..end).contains(&self.range.start) {
-            let id = self.id.container;
             let text = format!("the manifest of an object in {id} has a gap");
             return Err(Error::Damaged(text));
         }
-        for span in spans {
+        for span in manifest.spans(offset, self.range.clone()) {
             reader.push(span);
         }
         self.range.start = end.min(self.range.end);
         Ok(())
     }
+}
 
-    /// The part with the first byte of the range: its offset, its end and what to read of it.
-    fn find(&self, view: &shard::View) -> Result<Option<(u64, u64, Vec<chunks::Span>)>, Error> {
+/// The part of a long manifest that has this byte of the body: its offset and its chunks.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct GetPart {
+    id: BodyId<'static>,
+    at: u64,
+}
+
+impl Query for GetPart {
+    const NAME: &'static str = "object.part";
+
+    type Output = Option<(u64, Bytes)>;
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<Self::Output, Execution<Error>> {
         use std::ops::Bound::Included;
         let mut found = Ok(None);
-        let (from, to) = (self.id.part(0), self.id.part(self.range.start));
+        let (from, to) = (self.id.part(0), self.id.part(self.at));
         view.scan_back(Included(&from), Included(&to), &mut |key, value| {
-            found = self.spans(key, value).map(Some);
+            found = read_part(key, value).map(Some);
             shard::Scan::Stop
         })?;
-        found
+        Ok(found?)
     }
+}
 
-    fn spans(&self, key: &[u8], value: &[u8]) -> Result<(u64, u64, Vec<chunks::Span>), Error> {
-        let mut parts = key::Parts::of(table::PART, key)?;
-        parts.body_id()?;
-        let offset = parts.u64()?;
-        let part: PartRow<'_> = row::decode(value)?;
-        let manifest = Manifest::decode(part.manifest.0)?;
-        let spans = manifest.spans(offset, self.range.clone()).collect();
-        Ok((offset, offset + manifest.bytes(), spans))
-    }
+fn read_part(key: &[u8], value: &[u8]) -> Result<(u64, Bytes), Error> {
+    let mut parts = key::Parts::of(table::PART, key)?;
+    parts.body_id()?;
+    let offset = parts.u64()?;
+    let part: PartRow<'_> = row::decode(value)?;
+    Ok((offset, Bytes::copy_from_slice(part.manifest.0)))
 }
 
 impl Namespace {
@@ -145,7 +164,14 @@ impl Namespace {
             Place::Inline(body) => {
                 let body = match body {
                     Some(body) => body.clone(),
-                    None => self.fetch_inline(container, object).await?,
+                    None => {
+                        let get = GetInline {
+                            container: container.id,
+                            name: object.name.clone(),
+                            created: object.created,
+                        };
+                        self.query(container.shard(), get).await?
+                    }
                 };
                 let cut = |at: u64| usize::try_from(at).expect("a small body");
                 let source = Source::Inline(body.slice(cut(range.start)..cut(range.end)));
@@ -174,27 +200,15 @@ impl Namespace {
         let source = Source::Chunks(Box::new(InChunks {
             reader,
             rest,
-            _object: object.clone(),
+            _pin: object.pin.clone(),
         }));
         Ok(BodyReader { source })
-    }
-
-    /// The small body of an object that was looked up without it.
-    async fn fetch_inline(&self, container: &Container, object: &Object) -> Result<Bytes, Error> {
-        let view = self.shard(container.shard()).view().await?;
-        let row = view.get(&key::object(container.id, &object.name))?;
-        let row = row.ok_or(Error::NotFound(Missing::Object))?;
-        let row: ObjectRead<'_> = row::decode(&row)?;
-        if row.head.created != object.created || row.body != Body::Inline {
-            return Err(Error::Changed);
-        }
-        object::read_inline(&view, container, &object.name, &row.head)
     }
 }
 
 /// All chunks of a body, wherever its manifest is, until `visit` breaks.
 pub(crate) fn each_chunk(
-    view: &shard::View,
+    view: &View,
     id: &BodyId<'_>,
     body: &Body<'_>,
     mut visit: impl FnMut(chunks::Chunk) -> ControlFlow<()>,
@@ -210,7 +224,7 @@ pub(crate) fn each_chunk(
         }
         Body::Parts { .. } => {
             let from = id.parts();
-            let to = key::end_of(&from).expect("tables are letters, so something follows");
+            let to = key::end_of(&from);
             scan::rows(view, &from, &to, |_, value| {
                 let part: PartRow<'_> = row::decode(value)?;
                 Ok(each(Manifest::decode(part.manifest.0)?))

@@ -1,8 +1,11 @@
-//! All procedures of the namespace by their names on the wire.
+//! All procedures and queries of the namespace by their names on the wire.
 
 use shard::Registry;
 
-use crate::{account, container, expiry, garbage, map_row, pending, users, write};
+use crate::{
+    account, container, expiry, garbage, map_row, object, owner, pending, reader, rows, users,
+    write,
+};
 
 /// What other nodes may call on the shards that this one leads.
 pub fn registry() -> Registry {
@@ -23,4 +26,18 @@ pub fn registry() -> Registry {
         .procedure::<map_row::Join>()
         .procedure::<users::Write>()
         .procedure::<users::Secret>()
+        .query::<rows::Get>()
+        .query::<rows::Counts>()
+        .query::<rows::GetPage>()
+        .query::<account::ReadLines>()
+        .query::<account::LookUp>()
+        .query::<container::Get>()
+        .query::<object::Find>()
+        .query::<object::Get>()
+        .query::<object::GetInline>()
+        .query::<object::List>()
+        .query::<reader::GetPart>()
+        .query::<owner::FindOwner>()
+        .query::<expiry::FindDue>()
+        .query::<expiry::FindAllExpired>()
 }

@@ -2,6 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use bytes::Bytes;
 use shard::{Scan, View};
 
 use crate::Error;
@@ -27,6 +28,11 @@ pub(crate) fn rows(
     };
     view.scan(Bound::Included(from), Bound::Excluded(to), &mut each)?;
     outcome
+}
+
+/// The first key behind this one.
+pub(crate) fn behind(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
 }
 
 /// Goes on while there is room.

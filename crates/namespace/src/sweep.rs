@@ -12,13 +12,10 @@ use bytes::Bytes;
 use crate::account::{Line, Unlist};
 use crate::key::{self, Parts, table};
 use crate::row::{self, AccountContainerRow};
-use crate::{Error, Namespace, scan};
+use crate::{Error, Namespace, rows};
 
 /// Twice the time within which a container is made after it was listed, for clocks that differ.
 const LEFT_OVER_AFTER: Duration = Duration::from_secs(120);
-
-/// How many lines one round looks at.
-const ROUND_MAX: usize = 1000;
 
 /// Where the next round begins.
 #[derive(Default)]
@@ -33,12 +30,10 @@ impl Sweeper {
         namespace: &Namespace,
         shard: ShardId,
     ) -> Result<bool, Error> {
-        let (first, to) = ([table::ACCOUNT_CONTAINER], [table::ACCOUNT_CONTAINER + 1]);
-        let from = self
-            .cursor
-            .take()
-            .unwrap_or_else(|| Bytes::copy_from_slice(&first));
-        self.cursor = namespace.sweep(shard, &from, &to).await?;
+        let first = || Bytes::from_static(&[table::ACCOUNT_CONTAINER]);
+        let from = self.cursor.take().unwrap_or_else(first);
+        let to = key::end_of(&[table::ACCOUNT_CONTAINER]);
+        self.cursor = namespace.sweep(shard, from, to).await?;
         Ok(self.cursor.is_some())
     }
 }
@@ -48,15 +43,15 @@ impl Namespace {
     pub(crate) async fn sweep_account(&self, account: &str) -> Result<(), Error> {
         let shard = self.account_shard_id(account);
         let mut from = key::account_containers(account);
-        let to = key::end_of(&from).expect("tables are letters, so something follows");
-        while let Some(next) = self.sweep(shard, &from, &to).await? {
+        let to = key::end_of(&from);
+        while let Some(next) = self.sweep(shard, from, to.clone()).await? {
             from = next;
         }
         Ok(())
     }
 
-    /// Sweeps a thousand lines; returns where to go on.
-    async fn sweep(&self, shard: ShardId, from: &[u8], to: &[u8]) -> Result<Option<Bytes>, Error> {
+    /// Sweeps a page of lines; returns where to go on.
+    async fn sweep(&self, shard: ShardId, from: Bytes, to: Bytes) -> Result<Option<Bytes>, Error> {
         let now = self.now();
         let (lines, next) = self.old_lines(shard, from, to, now).await?;
         let mut dead = Vec::new();
@@ -80,13 +75,13 @@ impl Namespace {
     async fn old_lines(
         &self,
         shard: ShardId,
-        from: &[u8],
-        to: &[u8],
+        from: Bytes,
+        to: Bytes,
         now: Timestamp,
     ) -> Result<(Vec<(String, Line)>, Option<Bytes>), Error> {
-        let view = self.shard(shard).view().await?;
-        let (mut lines, mut next, mut seen) = (Vec::new(), None, 0);
-        scan::rows(&view, from, to, |key, value| {
+        let page = rows::page(self.shard(shard), from, to).await?;
+        let mut lines = Vec::new();
+        for (key, value) in &page.rows {
             let row: AccountContainerRow = row::decode(value)?;
             if now.since(row.listed) > LEFT_OVER_AFTER {
                 let mut parts = Parts::of(table::ACCOUNT_CONTAINER, key)?;
@@ -94,13 +89,7 @@ impl Namespace {
                 let (name, id) = parts.name_and_container()?;
                 lines.push((account, Line::new(key, name, id)));
             }
-            seen += 1;
-            let more = scan::while_below(seen, ROUND_MAX);
-            if more.is_break() {
-                next = Some([key, &[0]].concat().into());
-            }
-            Ok(more)
-        })?;
-        Ok((lines, next))
+        }
+        Ok((lines, page.next))
     }
 }

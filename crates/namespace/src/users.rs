@@ -5,7 +5,6 @@
 mod password;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::env::Env;
@@ -18,7 +17,7 @@ use crate::cache::Cache;
 use crate::key::{self, Parts, table};
 use crate::row::{self, SecretRow, UserRow};
 use crate::users::password::Passwords;
-use crate::{Created, Error, Missing, scan};
+use crate::{Created, Error, Missing, rows};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -228,21 +227,18 @@ impl Users {
     /// All users, by account and name.
     pub async fn list(&self) -> Result<Vec<User>, Error> {
         let mut users = Vec::new();
-        let (from, to) = ([table::USER], [table::USER + 1]);
-        let view = self.control().view().await?;
-        scan::rows(&view, &from, &to, |key, value| {
-            let (account, name) = names(key)?;
-            users.push(User::new(account, name, &row::decode_owned(value)?));
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let add = |user| users.push(user);
+        self.visit(Bytes::from_static(&[table::USER]), add).await?;
         users.sort_by(|a, b| (&a.account, &a.name).cmp(&(&b.account, &b.name)));
         Ok(users)
     }
 
     /// Whether there is no user yet: the first start.
     pub async fn is_empty(&self) -> Result<bool, Error> {
-        let view = self.control().view().await?;
-        Ok(!crate::container::holds_rows(&view, &[table::USER])?)
+        let from = Bytes::from_static(&[table::USER]);
+        let to = key::end_of(&from);
+        let first = rows::page(self.control(), from, to).await?;
+        Ok(first.rows.is_empty())
     }
 
     /// The user as it is now; cheap enough for every request, so nothing is copied.
@@ -263,16 +259,26 @@ impl Users {
         if account.len() > key::ACCOUNT_NAME_BYTES_MAX {
             return Ok(users);
         }
-        let from = key::user(account, "");
-        let to = key::end_of(&from).expect("tables are letters, so something follows");
-        let view = self.control().view().await?;
-        scan::rows(&view, &from, &to, |key, value| {
-            let (account, name) = names(key)?;
-            let user = User::new(account, name, &row::decode_owned(value)?);
-            users.insert(name.to_owned(), Arc::new(user));
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let add = |user: User| {
+            users.insert(user.name.clone(), Arc::new(user));
+        };
+        self.visit(key::user(account, ""), add).await?;
         Ok(users)
+    }
+
+    /// Visits the users whose keys begin with `prefix`.
+    async fn visit(&self, prefix: Bytes, mut visit: impl FnMut(User)) -> Result<(), Error> {
+        let to = key::end_of(&prefix);
+        let mut from = Some(prefix);
+        while let Some(next) = from {
+            let page = rows::page(self.control(), next, to.clone()).await?;
+            for (key, value) in &page.rows {
+                let (account, name) = names(key)?;
+                visit(User::new(account, name, &row::decode_owned(value)?));
+            }
+            from = page.next;
+        }
+        Ok(())
     }
 
     /// The user, if the password is right. Takes as long for an unknown user as for a wrong
@@ -284,9 +290,8 @@ impl Users {
         password: &str,
     ) -> Result<Option<User>, Error> {
         let lens = [account.len(), name.len()];
-        let row = if lens.iter().all(|len| *len <= key::ACCOUNT_NAME_BYTES_MAX) {
-            let view = self.control().view().await?;
-            read(&view, &key::user(account, name))?
+        let row: Option<UserRow> = if lens.iter().all(|len| *len <= key::ACCOUNT_NAME_BYTES_MAX) {
+            rows::get(self.control(), key::user(account, name)).await?
         } else {
             None
         };
