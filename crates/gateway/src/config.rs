@@ -10,9 +10,10 @@ use serde::Deserialize;
 pub struct Config {
     /// More connections than this are answered 503 and closed.
     pub connections_max: usize,
-    /// From the first byte of a request's head to its last.
+    /// From the first byte of a request's head to its last; and from the beginning of a connection to
+    /// its first byte.
     pub head_timeout_s: u64,
-    /// Between requests on a connection, and before the first.
+    /// Between requests on a connection.
     pub idle_timeout_s: u64,
     /// How long a client may keep us waiting for its body, or for taking ours, before it is judged
     /// by `body_rate_min_bytes_per_s`.

@@ -1,10 +1,12 @@
 //! One connection: hyper between the stream and the service.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,7 +19,7 @@ use crate::config::AccessLog;
 use crate::register::{About, Progress, Slot, State};
 use crate::server::{Core, Service};
 use crate::stream::Stream;
-use crate::{Body, Request, RequestBody, Response};
+use crate::{Body, Request, RequestBody, Response, TransactionId};
 
 /// One for each connection, at most; it grows towards this only where bytes come fast.
 pub const READ_BUFFER_BYTES_MAX: usize = 128 << 10;
@@ -55,7 +57,7 @@ pub(crate) async fn drive<S: Service>(
     slot: Arc<Slot>,
     stop: watch::Receiver<bool>,
 ) {
-    let stream = TokioIo::new(Stream::new(tcp, slot.clone(), &core.config));
+    let stream = TokioIo::new(Stream::new(tcp, slot.clone(), core.clone()));
     let answer = {
         let (core, slot) = (core.clone(), slot.clone());
         service_fn(move |request| handle(core.clone(), service.clone(), slot.clone(), request))
@@ -108,7 +110,7 @@ async fn handle<S: Service>(
     };
     let mut response = match refuse(&request) {
         Some(refusal) => refusal,
-        None => service.answer(&mut request).await,
+        None => guarded(&*service, &mut request).await,
     };
     request.body.settle(&mut response).await;
     stamp(&mut response, request.transaction.header_value());
@@ -117,6 +119,23 @@ async fn handle<S: Service>(
     slot.enter(State::Sending);
     ticket.status = response.status();
     Ok(response.map(|body| Tracked::new(body, ticket)))
+}
+
+/// The service's answer, and one in its place if it breaks off: the bug costs one request, not the
+/// connection with all that a client may have sent on it.
+async fn guarded<S: Service>(service: &S, request: &mut Request) -> Response {
+    let answer = AssertUnwindSafe(service.answer(request)).catch_unwind();
+    if let Ok(response) = answer.await {
+        return response;
+    }
+    let (method, target) = (&request.method, &request.uri);
+    let transaction = request.transaction.as_str();
+    tracing::error!(transaction, %method, %target, "a bug broke a request off");
+    let text = "The server failed to answer the request.\n";
+    let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR, text);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 /// What no front door needs to see.
@@ -239,6 +258,24 @@ impl Ticket {
             status: gone(),
             end: End::Abandoned,
         }
+    }
+
+    /// Counts and logs what never became a request.
+    pub(crate) fn refused(
+        core: Arc<Core>,
+        slot: Arc<Slot>,
+        transaction: TransactionId,
+        status: StatusCode,
+    ) {
+        let about = About {
+            transaction,
+            method: Method::from_bytes(b"-").expect("a dash is a method"),
+            uri: Uri::from_static("*"),
+            started: core.env.clock.monotonic(),
+        };
+        let mut ticket = Self::new(core, slot, about);
+        ticket.status = status;
+        ticket.complete();
     }
 
     pub(crate) fn sent(&self, bytes: u64) {

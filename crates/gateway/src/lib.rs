@@ -25,6 +25,7 @@ mod pace;
 pub mod percent;
 pub mod query;
 pub mod range;
+mod refusal;
 mod register;
 mod request;
 mod server;

@@ -74,6 +74,8 @@ pub(crate) struct Slot {
     pub(crate) sent: AtomicU64,
     /// The client may still be sending what we will not read.
     pub(crate) linger: AtomicBool,
+    /// A request has begun since the last time that all was sent: what is written answers it.
+    pub(crate) is_answered: AtomicBool,
     request: Mutex<Option<About>>,
 }
 
@@ -96,6 +98,7 @@ impl Register {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             linger: AtomicBool::new(false),
+            is_answered: AtomicBool::new(false),
             request: Mutex::new(None),
         });
         self.slots.lock().insert(slot.id, slot.clone());
@@ -127,6 +130,7 @@ impl Slot {
         self.received.store(0, Relaxed);
         self.sent.store(0, Relaxed);
         *self.request.lock() = Some(about);
+        self.is_answered.store(true, Relaxed);
         self.enter(State::Authorising);
     }
 

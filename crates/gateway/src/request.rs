@@ -74,6 +74,7 @@ pub struct RequestBody {
     slot: Arc<Slot>,
     /// Nothing was read yet; so a client that expects 100 has not been told to go on.
     untouched: bool,
+    has_trailers: bool,
     failed: Option<BodyError>,
 }
 
@@ -99,6 +100,7 @@ impl RequestBody {
             alarm: Alarm::default(),
             slot,
             untouched: true,
+            has_trailers: false,
             failed: None,
         }
     }
@@ -125,8 +127,9 @@ impl RequestBody {
                 Poll::Ready(Some(Err(error))) => return self.fail(classify(&error)),
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers carry nothing that Swift knows.
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(self.count(data))));
+                    match frame.into_data() {
+                        Ok(data) => return Poll::Ready(Some(Ok(self.count(data)))),
+                        Err(_) => self.has_trailers = true,
                     }
                 }
                 Poll::Pending => {
@@ -154,9 +157,13 @@ impl RequestBody {
     }
 
     /// Reads what the front door left, if it is little; else the connection is to be closed after
-    /// the answer, since the rest of the body cannot be told from a next request.
+    /// the answer, since the rest of the body cannot be told from a next request. Nor can it behind
+    /// trailers: a proxy that lets a bare line feed end them takes for a request what hyper takes for
+    /// more of them.
     pub(crate) async fn settle(&mut self, response: &mut Response) {
-        if self.failed.is_none() && (self.incoming.is_end_stream() || self.drain().await) {
+        let is_read =
+            self.failed.is_none() && (self.incoming.is_end_stream() || self.drain().await);
+        if is_read && !self.has_trailers {
             return;
         }
         self.slot.linger.store(true, Relaxed);

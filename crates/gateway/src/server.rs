@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::env::Env;
 use base::metrics::Report;
+use http::StatusCode;
 use hyper::server::conn::http1;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::config::Config;
 use crate::connection;
 use crate::metrics::Numbers;
+use crate::refusal::Refusal;
 use crate::register::{InFlight, Register};
 use crate::transaction::Transactions;
 use crate::{Request, Response};
@@ -116,11 +118,10 @@ impl<S: Service> Server<S> {
 
     /// Says why and closes, without waiting for anything.
     fn refuse(&self, tcp: &TcpStream) {
-        const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\n\
-            Connection: close\r\nRetry-After: 1\r\n\r\nToo many connections\n";
         self.core.numbers.connections_refused.add(1);
+        let refusal = Refusal::new(&self.core, StatusCode::SERVICE_UNAVAILABLE);
         // If the kernel does not take these few bytes at once, the client gets none.
-        let _ = tcp.try_write(ANSWER);
+        let _ = tcp.try_write(&refusal.bytes);
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! hyper's own `header_read_timeout` is not used: it counts the pause between requests as reading
 //! the head, and makes a timer for each request. Here the alarm of a connection is set once and put
-//! off only when it rings.
+//! off only when it rings. Half a head that came in one piece with the request before it is in hyper's
+//! hands already, and looks like a pause.
+//!
+//! hyper answers a head that it cannot parse by itself, barely. What it writes while no request awaits
+//! its answer can be nothing else, and goes out as a [`Refusal`] instead.
 
 use std::io;
 use std::pin::Pin;
@@ -11,14 +15,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::connection::Ticket;
 use crate::line::Line;
 use crate::pace::{Alarm, Pace};
+use crate::refusal::Refusal;
 use crate::register::{Slot, State};
+use crate::server::Core;
 
 /// How long, and how much, we listen to a client that sends what nobody will read. To close at once
 /// would make the kernel reset the connection, and the client might lose our answer.
@@ -28,8 +36,9 @@ const LINGER_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Stream {
     tcp: TcpStream,
     slot: Arc<Slot>,
-    head_timeout: Duration,
-    idle_timeout: Duration,
+    core: Arc<Core>,
+    /// No byte has come yet.
+    is_new: bool,
     /// Since when we wait for a request, or for the rest of its head.
     waiting: Option<(Waiting, Instant)>,
     read_alarm: Alarm,
@@ -38,6 +47,8 @@ pub(crate) struct Stream {
     rewritten: Vec<u8>,
     write_pace: Pace,
     write_alarm: Alarm,
+    /// What is left to write of the refusal that ends the connection.
+    refusal: Option<Bytes>,
     lingering: Option<Lingering>,
 }
 
@@ -53,19 +64,21 @@ struct Lingering {
 }
 
 impl Stream {
-    pub(crate) fn new(tcp: TcpStream, slot: Arc<Slot>, config: &Config) -> Self {
+    pub(crate) fn new(tcp: TcpStream, slot: Arc<Slot>, core: Arc<Core>) -> Self {
+        let config = &core.config;
         Self {
             tcp,
             slot,
-            head_timeout: config.head_timeout(),
-            idle_timeout: config.idle_timeout(),
+            is_new: true,
             waiting: None,
             read_alarm: Alarm::default(),
-            line: Line::Over,
+            line: Line::default(),
             rewritten: Vec::new(),
             write_pace: Pace::new(config.body_timeout(), config.body_bytes_min()),
             write_alarm: Alarm::default(),
+            refusal: None,
             lingering: None,
+            core,
         }
     }
 
@@ -73,8 +86,9 @@ impl Stream {
     fn read_some(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         if self.slot.state().is_none() {
             self.slot.enter(State::ReadingHead);
+            self.is_new = false;
             self.waiting = Some((Waiting::ForHead, Instant::now()));
-            self.line = Line::Coming;
+            self.line = Line::coming();
         }
         if let Some(encoded) = self.line.encode(&buffer.filled()[before..]) {
             buffer.set_filled(before);
@@ -91,9 +105,12 @@ impl Stream {
 
     /// No bytes came. While a request is handled its body has its own deadline.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let config = &self.core.config;
         let (waiting, timeout) = match self.slot.state() {
-            None => (Waiting::ForRequest, self.idle_timeout),
-            Some(State::ReadingHead) => (Waiting::ForHead, self.head_timeout),
+            // Who connects has something to say.
+            None if self.is_new => (Waiting::ForRequest, config.head_timeout()),
+            None => (Waiting::ForRequest, config.idle_timeout()),
+            Some(State::ReadingHead) => (Waiting::ForHead, config.head_timeout()),
             Some(_) => {
                 self.waiting = None;
                 return Poll::Pending;
@@ -105,11 +122,61 @@ impl Stream {
         };
         self.waiting = Some((waiting, since));
         ready!(self.read_alarm.poll(cx, since + timeout));
-        Poll::Ready(match waiting {
+        match waiting {
             // As if the client had closed: nothing is owed to it.
-            Waiting::ForRequest => Ok(()),
-            Waiting::ForHead => Err(io::ErrorKind::TimedOut.into()),
-        })
+            Waiting::ForRequest => Poll::Ready(Ok(())),
+            Waiting::ForHead => self.poll_give_up(cx),
+        }
+    }
+
+    /// hyper knows nothing of a head that did not come, so it neither answers nor shuts down.
+    fn poll_give_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refuse(cx, StatusCode::REQUEST_TIMEOUT))?;
+        ready!(Pin::new(&mut *self).poll_shutdown(cx))?;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Whether what hyper writes now is its own refusal of a head.
+    fn is_refused(&self) -> bool {
+        self.refusal.is_some() || !self.slot.is_answered.load(Relaxed)
+    }
+
+    /// Writes a refusal in place of `bytes`, which are hyper's.
+    fn poll_replace(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
+        let status = bytes.get(9..12).map(StatusCode::from_bytes);
+        let status = match status {
+            Some(Ok(status)) if status != StatusCode::BAD_REQUEST => status,
+            _ if self.line.is_of_other_version() => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        self.poll_refuse(cx, status)
+    }
+
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, status: StatusCode) -> Poll<io::Result<()>> {
+        let mut left = match self.refusal.take() {
+            Some(left) => left,
+            None => {
+                let Refusal { transaction, bytes } = Refusal::new(&self.core, status);
+                let (core, slot) = (self.core.clone(), self.slot.clone());
+                Ticket::refused(core, slot, transaction, status);
+                self.slot.linger.store(true, Relaxed);
+                bytes.into()
+            }
+        };
+        while !left.is_empty() {
+            let written = Pin::new(&mut self.tcp).poll_write(cx, &left);
+            match self.poll_written(cx, written) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => left.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.refusal = Some(left);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.refusal = Some(left);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -156,11 +223,6 @@ impl Stream {
         }
         Poll::Ready(())
     }
-
-    fn must_linger(&self) -> bool {
-        // In the middle of a head, what hyper could not parse.
-        self.slot.linger.load(Relaxed) || self.slot.state() == Some(State::ReadingHead)
-    }
 }
 
 impl AsyncRead for Stream {
@@ -169,6 +231,9 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.refusal.is_some() {
+            return self.poll_give_up(cx);
+        }
         if !self.rewritten.is_empty() {
             self.give_rewritten(buffer);
             return Poll::Ready(Ok(()));
@@ -193,6 +258,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_refused() {
+            return self.poll_replace(cx, bytes).map_ok(|()| bytes.len());
+        }
         let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
         self.poll_written(cx, written)
     }
@@ -202,6 +270,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_refused() {
+            let bytes = pieces.first().map_or(&[][..], |piece| piece);
+            return self.poll_replace(cx, bytes).map_ok(|()| bytes.len());
+        }
         let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces);
         self.poll_written(cx, written)
     }
@@ -211,12 +283,16 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written all that it had.
+        if matches!(self.slot.state(), None | Some(State::ReadingHead)) {
+            self.slot.is_answered.store(false, Relaxed);
+        }
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;
-        if self.must_linger() {
+        if self.slot.linger.load(Relaxed) {
             ready!(self.poll_linger(cx));
         }
         Poll::Ready(Ok(()))

@@ -107,13 +107,14 @@ pub(crate) const KEYS: &[Key] = &[
         kind: SECONDS,
         default: "10s",
         summary: "How long a request's head may take, from its first byte to its last",
-        detail: "The connection is closed after it.",
+        detail: "It is answered 408 after it, and the connection is closed; so is a new connection on \
+                 which no byte has come for so long.",
     },
     Key {
         name: "idle_timeout",
         kind: SECONDS,
         default: "60s",
-        summary: "How long a connection may be open without a request",
+        summary: "How long a connection may be open between requests",
         detail: "It is closed after it.",
     },
     Key {
