@@ -19,6 +19,11 @@ use clap::Parser as _;
 
 use cli::{Cli, Top};
 
+/// The C library's allocator takes more time for what lives from one thread to the next, and keeps more
+/// memory than it needs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a command ends with if it could not do what was asked; clap takes the same for a wrong
 /// command line.
 const FAILED: u8 = 2;

@@ -134,7 +134,7 @@ impl Namespace {
             is_all: true,
         };
         match &garbage.body {
-            Body::Inline => {}
+            Body::Inline { .. } => {}
             Body::Chunks { manifest, .. } => {
                 let chunks = Manifest::decode(manifest.0)?.chunks();
                 doomed.chunks.extend(chunks.map(|chunk| chunk.id));

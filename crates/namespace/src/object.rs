@@ -9,7 +9,7 @@ use shard::{Execution, Query, View};
 
 use crate::listing::{Keys, Step, Verdict, Window};
 use crate::pin::Pin;
-use crate::row::{self, Body, ObjectHead, ObjectRead};
+use crate::row::{self, Body, ObjectHead, ObjectRead, Raw};
 use crate::{
     Container, Created, Entry, Error, ListQuery, Metadata, Missing, Namespace, Stored, container,
     key,
@@ -223,9 +223,11 @@ impl Look {
             return Ok(None);
         }
         let place = match row.body {
-            Body::Inline if row.head.bytes == 0 => Place::Inline(Some(Bytes::new())),
-            Body::Inline if self.fetch == Fetch::Head => Place::Inline(None),
-            Body::Inline => Place::Inline(Some(read_inline(view, id, name, &row.head)?)),
+            Body::Inline { .. } if row.head.bytes == 0 => Place::Inline(Some(Bytes::new())),
+            Body::Inline { .. } if self.fetch == Fetch::Head => Place::Inline(None),
+            Body::Inline { end } => {
+                Place::Inline(Some(read_inline(view, id, name, &row.head, end)?))
+            }
             Body::Chunks { version, manifest } => Place::Chunks {
                 version,
                 manifest: bytes.slice_ref(manifest.0),
@@ -265,10 +267,16 @@ impl Query for GetInline {
         let row = view.get(&key::object(self.container, &self.name))?;
         let row = row.ok_or(Error::NotFound(Missing::Object))?;
         let row: ObjectRead<'_> = row::decode(&row)?;
-        if row.head.created != self.created || row.body != Body::Inline {
-            return Err(Error::Changed.into());
+        match row.body {
+            Body::Inline { end } if row.head.created == self.created => Ok(read_inline(
+                view,
+                self.container,
+                &self.name,
+                &row.head,
+                end,
+            )?),
+            _ => Err(Error::Changed.into()),
         }
-        Ok(read_inline(view, self.container, &self.name, &row.head)?)
     }
 }
 
@@ -440,14 +448,19 @@ fn entry(name: &str, head: ObjectHead<'_>) -> ObjectEntry {
     }
 }
 
-/// The body of an object whose row says that it is inline.
+/// The body of an object whose row says that it is inline, and how it ends.
 fn read_inline(
     view: &View,
     id: ContainerId,
     name: &str,
     head: &ObjectHead<'_>,
+    end: Raw<'_>,
 ) -> Result<Bytes, Error> {
     let body = view.get(&key::body(id, name))?;
+    let body = body.map(|body| match end.0 {
+        [] => body,
+        end => [&body[..], end].concat().into(),
+    });
     let body = body.filter(|body| body.len() as u64 == head.bytes);
     body.ok_or_else(|| Error::Damaged(format!("an object in {id} lacks its inline body")))
 }

@@ -218,7 +218,7 @@ pub(crate) fn each_chunk(
         chunks.try_for_each(&mut visit)
     };
     match body {
-        Body::Inline => {}
+        Body::Inline { .. } => {}
         Body::Chunks { manifest, .. } => {
             let _: ControlFlow<()> = each(Manifest::decode(manifest.0)?);
         }

@@ -104,7 +104,11 @@ pub(crate) type ObjectRead<'a> = ObjectRow<'a, RawMetadata<'a>>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body<'a> {
     /// In a row of its own; an empty body has none.
-    Inline,
+    Inline {
+        /// The end of the body, if the other row lacks it: see [`shard::whole_pages`].
+        #[serde(borrow)]
+        end: Raw<'a>,
+    },
     Chunks {
         version: Timestamp,
         #[serde(borrow)]
@@ -115,10 +119,14 @@ pub(crate) enum Body<'a> {
 }
 
 impl Body<'_> {
+    pub(crate) fn is_inline(&self) -> bool {
+        matches!(self, Self::Inline { .. })
+    }
+
     /// When the upload of a body that is not inline began.
     pub(crate) fn version(&self) -> Option<Timestamp> {
         match self {
-            Self::Inline => None,
+            Self::Inline { .. } => None,
             Self::Chunks { version, .. } | Self::Parts { version } => Some(*version),
         }
     }

@@ -47,5 +47,5 @@ pub use registry::Registry;
 pub use remote::Remote;
 pub use shard::Shard;
 pub use shards::{Config, Shards};
-pub use tree::Row;
+pub use tree::{Row, whole_pages};
 pub use view::{EachRow, Scan, View};

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use crate::Error;
 
 pub(crate) use row::Found;
-pub use row::Row;
+pub use row::{Row, whole_pages};
 
 /// The database of one shard, or the one about all of them.
 pub(crate) type Database<'e> = heed::Database<'e, Raw, Raw>;

@@ -12,7 +12,7 @@ use crate::manifest::Manifest;
 use crate::reader::each_chunk;
 use crate::row::{
     self, AccountContainerRow, AccountRow, Body, ContainerHead, ContainerNameRow, ContainerRow,
-    GarbageRow, ObjectHead, ObjectRead, PartRow, SecretRow, UploadRow, UserRow,
+    GarbageRow, ObjectHead, ObjectRead, PartRow, Raw, SecretRow, UploadRow, UserRow,
 };
 use crate::write::signed;
 use crate::{Error, map_row, placement, scan};
@@ -177,8 +177,11 @@ impl<'a> ShardRows<'a> {
                 "is not in the index of what expires at {at}"
             )));
         }
-        let Some(version) = row.body.version() else {
-            return self.has_inline_body(&row.head, &key::body(container, name));
+        let version = match row.body {
+            Body::Inline { end } => {
+                return self.has_inline_body(&row.head, &key::body(container, name), end);
+            }
+            Body::Chunks { version, .. } | Body::Parts { version } => version,
         };
         let id = BodyId {
             container,
@@ -189,11 +192,16 @@ impl<'a> ShardRows<'a> {
         same_bytes(bytes, row.head.bytes)
     }
 
-    fn has_inline_body(&self, head: &ObjectHead<'_>, body: &[u8]) -> Result<(), Wrong> {
+    fn has_inline_body(
+        &self,
+        head: &ObjectHead<'_>,
+        body: &[u8],
+        end: Raw<'_>,
+    ) -> Result<(), Wrong> {
         match self.view.get(body)? {
             None if head.bytes == 0 => Ok(()),
             Some(_) if head.bytes == 0 => Err(wrong("is empty and has a body")),
-            Some(body) => same_bytes(body.len() as u64, head.bytes),
+            Some(body) => same_bytes((body.len() + end.0.len()) as u64, head.bytes),
             None => Err(wrong("its body is missing")),
         }
     }
@@ -241,7 +249,7 @@ impl<'a> ShardRows<'a> {
         let mut parts = Parts::of(table::BODY, key)?;
         let (container, name) = (parts.container()?, parts.last_name()?);
         match self.view.get(&key::object(container, name))? {
-            Some(row) if row::decode::<ObjectRead<'_>>(&row)?.body == Body::Inline => Ok(()),
+            Some(row) if row::decode::<ObjectRead<'_>>(&row)?.body.is_inline() => Ok(()),
             _ => Err(wrong("there is no object with an inline body")),
         }
     }
@@ -269,7 +277,7 @@ impl<'a> ShardRows<'a> {
             Body::Chunks { .. } => same_bytes(bytes, row.bytes),
             // Some parts may be collected already.
             Body::Parts { .. } => Ok(()),
-            Body::Inline => Err(wrong("an inline body is no garbage")),
+            Body::Inline { .. } => Err(wrong("an inline body is no garbage")),
         }
     }
 

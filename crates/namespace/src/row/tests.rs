@@ -95,7 +95,7 @@ fn samples() -> Vec<(&'static str, Bytes, Bytes)> {
     };
     let line = AccountContainerRow { listed: NOW };
     let secret = SecretRow { secret: [7; 32] };
-    let inline = object(&metadata, Body::Inline);
+    let inline = object(&metadata, Body::Inline { end: Raw(b"end") });
     let parts = object(&metadata, Body::Parts { version: NOW });
     vec![
         ("account", key::account("AUTH_test"), encode(&account)),
@@ -185,7 +185,11 @@ fn an_object_reads_as_it_was_written() {
         version: NOW,
         manifest: Raw(&manifest),
     };
-    for body in [Body::Inline, chunks, Body::Parts { version: NOW }] {
+    for body in [
+        Body::Inline { end: Raw(b"end") },
+        chunks,
+        Body::Parts { version: NOW },
+    ] {
         let row = object(&metadata, body);
         let bytes = encode(&row);
         let read: ObjectRead<'_> = decode(&bytes).unwrap();

@@ -15,7 +15,17 @@ async fn an_object_lives_and_dies() {
     let world = World::new(1).await;
     let namespace = &world.namespace;
     let container = world.container("c").await;
-    for len in [0, 5, 16 << 10, (16 << 10) + 1, 128 << 10, 9 << 20] {
+    for len in [
+        0,
+        5,
+        4075,
+        4 << 10,
+        8 << 10,
+        16 << 10,
+        (16 << 10) + 1,
+        128 << 10,
+        9 << 20,
+    ] {
         let written = world.put(&container, "o", &body(len)).await.unwrap();
         assert_eq!(written.created == Created::New, len == 0);
         assert!(
@@ -32,6 +42,7 @@ async fn an_object_lives_and_dies() {
         let totals = namespace.totals().await.unwrap();
         assert_eq!((totals.accounts, totals.containers), (1, 1));
         assert_eq!((totals.objects, totals.bytes), (1, len as u64));
+        world.check().await;
     }
     assert_eq!(
         namespace.delete_container("a", "c").await,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shard::{Batch, Execution, Latch, Procedure, View};
+use shard::{Batch, Execution, Latch, Procedure, View, whole_pages};
 
 use super::Target;
 use crate::body::{Parts, StoredBody};
@@ -125,7 +125,9 @@ impl Plan {
             },
             metadata: &self.metadata,
             body: match &self.body {
-                NewBody::Inline(_) => Body::Inline,
+                NewBody::Inline(body) => Body::Inline {
+                    end: Raw(&body[whole_pages(body.len())..]),
+                },
                 NewBody::Chunks { version, manifest } => Body::Chunks {
                     version: *version,
                     manifest: Raw(manifest),
@@ -141,7 +143,7 @@ impl Plan {
     /// Lets go of the old body, unless the new one takes its very place.
     fn release(&self, batch: &mut Batch, now: Timestamp, old: &ObjectRead<'_>) {
         match (&self.body, &old.body) {
-            (NewBody::Inline(body), Body::Inline) if !body.is_empty() => {}
+            (NewBody::Inline(body), Body::Inline { .. }) if !body.is_empty() => {}
             _ => self.target.release(batch, now, old),
         }
     }
@@ -152,7 +154,10 @@ impl Plan {
         } = &self.target;
         match &self.body {
             NewBody::Inline(body) if body.is_empty() => {}
-            NewBody::Inline(body) => batch.put(key::body(*container, name), body.clone()),
+            NewBody::Inline(body) => {
+                let own_row = body.slice(..whole_pages(body.len()));
+                batch.put(key::body(*container, name), own_row);
+            }
             NewBody::Chunks { .. } => {}
             NewBody::Parts(parts) => put_last_part(batch, view, parts)?,
         }

@@ -9,6 +9,23 @@ use crate::Error;
 
 /// Checksum and kind.
 const HEAD_BYTES: usize = 5;
+/// What LMDB puts before a value that has pages of its own.
+const PAGE_HEAD_BYTES: usize = 16;
+/// Of LMDB, where the processor's pages are as long.
+const PAGE_BYTES: usize = 4096;
+
+/// How much of a value of `bytes` fills whole pages of the tree, if no more than 64 bytes go beyond:
+/// those had better be part of another row. Else all of it. So 4 KiB take one page, not two.
+pub fn whole_pages(bytes: usize) -> usize {
+    const BEYOND_MAX: usize = 64;
+    let stored = PAGE_HEAD_BYTES + HEAD_BYTES + bytes;
+    let beyond = stored % PAGE_BYTES;
+    match stored > PAGE_BYTES && beyond <= BEYOND_MAX {
+        true => bytes - beyond,
+        false => bytes,
+    }
+}
+
 const ROW: u8 = 0;
 const COUNTER: u8 = 1;
 
@@ -98,4 +115,34 @@ pub(crate) fn put(
 /// A value that outlives the transaction.
 pub(crate) fn copied(value: &[u8]) -> Bytes {
     Bytes::copy_from_slice(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use base::ShardId;
+
+    use super::*;
+    use crate::tree::Tree;
+
+    #[test]
+    fn little_beyond_whole_pages_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = ShardId(0);
+        Tree::create(dir.path(), 1 << 20, 1, &[shard]).unwrap();
+        let tree = Tree::open(dir.path(), device::Access::ReadWrite, 1 << 20).unwrap();
+        let database = tree.database(shard);
+        let pages = |bytes: usize| {
+            let mut txn = tree.write().unwrap();
+            put(&database, &mut txn, b"key", Row::Value(&vec![7; bytes])).unwrap();
+            database.stat(&txn).unwrap().overflow_pages
+        };
+        for (bytes, whole) in [(4096, 1), (8192, 2), (16384, 4)] {
+            assert_eq!(pages(bytes), whole + 1);
+            assert_eq!(pages(whole_pages(bytes)), whole);
+            assert_eq!(pages(whole_pages(bytes) + 1), whole + 1);
+        }
+        for bytes in [0, 30, 4075, 4075 + 65, 16000] {
+            assert_eq!(whole_pages(bytes), bytes);
+        }
+    }
 }
