@@ -8,10 +8,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::metrics::Gauge;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::error::{CallError, Fault};
@@ -22,6 +23,8 @@ use crate::wire::{self, Batch, FrameReader, Pulse};
 pub(crate) struct Link {
     /// Calls that may still be made.
     slots: Semaphore,
+    /// Callers that wait for one.
+    waiting: Gauge,
     in_flight_max: usize,
     /// What the callee takes.
     call_bytes_max: usize,
@@ -79,6 +82,7 @@ impl Link {
         let bytes = |bytes: u32| usize::try_from(bytes).expect("32 bits fit");
         Self {
             slots: Semaphore::new(in_flight_max),
+            waiting: Gauge::new(),
             in_flight_max,
             call_bytes_max: bytes(ours.body_bytes_max.min(theirs.body_bytes_max)),
             answer_bytes_max: bytes(ours.body_bytes_max),
@@ -111,48 +115,32 @@ impl Link {
         broken && !state.answered
     }
 
-    /// Calls in flight.
+    /// Calls in flight, and those that wait to be.
     pub(crate) fn load(&self) -> usize {
-        self.in_flight_max
-            .saturating_sub(self.slots.available_permits())
+        let in_flight = self
+            .in_flight_max
+            .saturating_sub(self.slots.available_permits());
+        in_flight + usize::try_from(self.waiting.get()).unwrap_or(0)
     }
 
     /// Waits for room for one more call; `None` when the link is closed.
-    pub(crate) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
-        self.slots.acquire().await.ok()
+    pub(crate) async fn place(self: Arc<Self>) -> Option<Place> {
+        let waiting = self.waiting.enter();
+        let slot = self.slots.acquire().await.ok()?;
+        slot.forget();
+        drop(waiting);
+        Some(Place {
+            link: self,
+            used: false,
+        })
     }
 
-    /// Makes a call and waits for its answer until its deadline.
-    pub(crate) async fn call(
-        &self,
-        slot: SemaphorePermit<'_>,
-        call: Outgoing,
-    ) -> Result<Bytes, CallError> {
-        let bytes = wire::length(&call.body);
-        if bytes > self.call_bytes_max {
-            let max = self.call_bytes_max;
-            return Err(CallError::NotSent(Fault::TooLarge { bytes, max }));
-        }
-        let deadline = call.deadline;
-        let mut waiting = self.enqueue(slot, call)?;
-        match tokio::time::timeout_at(deadline, &mut waiting.answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => unreachable!("who forgets a call answers it"),
-            Err(_) => match waiting.answer.try_recv() {
-                Ok(answer) => answer,
-                Err(_) if self.abandon(waiting.id) => Err(CallError::Unknown(Fault::Deadline)),
-                Err(_) => Err(CallError::NotSent(Fault::Deadline)),
-            },
-        }
-    }
-
-    fn enqueue(&self, slot: SemaphorePermit<'_>, call: Outgoing) -> Result<Waiting<'_>, CallError> {
+    fn enqueue(&self, mut place: Place, call: Outgoing) -> Result<Waiting, CallError> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if let Some(fault) = &state.closed {
             return Err(CallError::NotSent(fault.clone()));
         }
-        slot.forget();
         let id = state.next_id;
         state.next_id += 1;
         state.last_call = Instant::now();
@@ -165,11 +153,8 @@ impl Link {
         drop(state);
         self.metrics.in_flight.add(1);
         self.pulse.wake.notify_one();
-        Ok(Waiting {
-            link: self,
-            id,
-            answer,
-        })
+        place.used = true;
+        Ok(Waiting { place, id, answer })
     }
 
     /// Nobody waits for the call any more. Returns whether the callee may have seen it.
@@ -345,18 +330,55 @@ impl Link {
     }
 }
 
+/// A slot that was taken for a call.
+pub(crate) struct Place {
+    link: Arc<Link>,
+    /// The call has it now.
+    used: bool,
+}
+
+impl Place {
+    /// Makes a call and waits for its answer until its deadline.
+    pub(crate) async fn call(self, call: Outgoing) -> Result<Bytes, CallError> {
+        let link = self.link.clone();
+        let (bytes, max) = (wire::length(&call.body), link.call_bytes_max);
+        if bytes > max {
+            return Err(CallError::NotSent(Fault::TooLarge { bytes, max }));
+        }
+        let deadline = call.deadline;
+        let mut waiting = link.enqueue(self, call)?;
+        match tokio::time::timeout_at(deadline, &mut waiting.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => unreachable!("who forgets a call answers it"),
+            Err(_) => match waiting.answer.try_recv() {
+                Ok(answer) => answer,
+                Err(_) if link.abandon(waiting.id) => Err(CallError::Unknown(Fault::Deadline)),
+                Err(_) => Err(CallError::NotSent(Fault::Deadline)),
+            },
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.used {
+            self.link.slots.add_permits(1);
+        }
+    }
+}
+
 /// A call in flight; dropped, it is cancelled.
-struct Waiting<'a> {
-    link: &'a Link,
+struct Waiting {
+    place: Place,
     id: u64,
     answer: oneshot::Receiver<Result<Bytes, CallError>>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         // Most often the answer is here and the call forgotten.
         if !self.answer.is_terminated() {
-            self.link.abandon(self.id);
+            self.place.link.abandon(self.id);
         }
     }
 }

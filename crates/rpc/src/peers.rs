@@ -16,7 +16,7 @@ use crate::authority::{BadCredentials, Credentials};
 use crate::config::{Config, Lane};
 use crate::connect::{Dial, Open};
 use crate::error::{CallError, Fault};
-use crate::link::{Link, Outgoing};
+use crate::link::{Link, Outgoing, Place};
 use crate::metrics::{Calling, OfLane};
 use crate::tls;
 
@@ -113,24 +113,12 @@ impl Inner {
         call: Outgoing,
         start: Instant,
     ) -> Result<Bytes, CallError> {
-        let deadline = call.deadline;
         let links = self.links(node, lane);
-        let metrics = self.metrics.lane(lane);
-        loop {
-            let link = match tokio::time::timeout_at(deadline, self.link(&links)).await {
-                Ok(link) => link.map_err(CallError::NotSent)?,
-                Err(_) => return Err(CallError::NotSent(Fault::Deadline)),
-            };
-            match tokio::time::timeout_at(deadline, link.slot()).await {
-                Ok(Some(slot)) => {
-                    metrics.wait.observe(start.elapsed());
-                    return link.call(slot, call).await;
-                }
-                // It broke while we waited: on to the next, which is bounded by its backoff.
-                Ok(None) => {}
-                Err(_) => return Err(CallError::NotSent(Fault::Deadline)),
-            }
-        }
+        let place = tokio::time::timeout_at(call.deadline, self.place(&links)).await;
+        let place = place.map_err(|_| CallError::NotSent(Fault::Deadline))?;
+        let link = place.map_err(CallError::NotSent)?;
+        self.metrics.lane(lane).wait.observe(start.elapsed());
+        link.call(call).await
     }
 
     fn links(&self, node: NodeId, lane: Lane) -> Arc<Links> {
@@ -145,36 +133,37 @@ impl Inner {
         links.clone()
     }
 
-    /// The link with the fewest calls in flight. Another one is opened when all are in use and
-    /// the lane may have more.
-    async fn link(&self, links: &Arc<Links>) -> Result<Arc<Link>, Fault> {
+    /// Waits for a link that has a slot free, and takes the slot.
+    async fn place(&self, links: &Arc<Links>) -> Result<Place, Fault> {
         loop {
-            let mut opening = {
-                let mut state = links.state.lock();
-                state.bury(&self.config);
-                let best = state.up.iter().min_by_key(|link| link.load()).cloned();
-                let in_use = best.as_ref().is_none_or(|best| best.load() > 0);
-                let connections_max = self.config.lane(links.lane).connections_max;
-                if in_use && state.up.len() < connections_max && state.opening.is_none() {
-                    match state.backoff.check() {
-                        Ok(()) => state.opening = Some(self.open(links)),
-                        Err(fault) if best.is_none() => return Err(fault),
-                        Err(_) => {}
-                    }
-                }
-                match (best, &state.opening) {
-                    (Some(best), _) => return Ok(best),
-                    (None, Some(opening)) => opening.clone(),
-                    (None, None) => unreachable!("without a link one is being opened"),
-                }
-            };
-            match opening.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(Err(fault))) => return Err(fault.clone()),
-                Ok(_) => {}
-                // The task is gone without a word: the runtime is being stopped.
-                Err(_) => return Err(Fault::Closed),
+            let (best, opening) = self.pick(links)?;
+            tokio::select! {
+                biased;
+                Some(place) = slot(best.clone()) => return Ok(place),
+                opened = opened(opening) => match opened {
+                    Err(fault) if best.is_none() => return Err(fault),
+                    Ok(()) | Err(_) => {}
+                },
             }
         }
+    }
+
+    /// The link with the fewest calls, and the one that is being opened: another one is wanted when all
+    /// are in use and the lane may have more. There is at least one of the two.
+    fn pick(&self, links: &Arc<Links>) -> Result<(Option<Arc<Link>>, Option<Opening>), Fault> {
+        let mut state = links.state.lock();
+        state.bury(&self.config);
+        let best = state.up.iter().min_by_key(|link| link.load()).cloned();
+        let in_use = best.as_ref().is_none_or(|best| best.load() > 0);
+        let connections_max = self.config.lane(links.lane).connections_max;
+        if in_use && state.up.len() < connections_max && state.opening.is_none() {
+            match state.backoff.check() {
+                Ok(()) => state.opening = Some(self.open(links)),
+                Err(fault) if best.is_none() => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        Ok((best, state.opening.clone()))
     }
 
     /// Opens a link in a task of its own, so that it does not die with the caller who asked first.
@@ -212,6 +201,25 @@ impl Inner {
 /// Tells those who wait how an attempt to connect ended.
 type Opening = watch::Receiver<Option<Result<(), Fault>>>;
 
+async fn opened(opening: Option<Opening>) -> Result<(), Fault> {
+    let Some(mut opening) = opening else {
+        return std::future::pending().await;
+    };
+    match opening.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(result)) => result.clone(),
+        // The task is gone without a word: the runtime is being stopped.
+        Ok(None) | Err(_) => Err(Fault::Closed),
+    }
+}
+
+/// Never ends if there is no link; `None` when the link is closed.
+async fn slot(link: Option<Arc<Link>>) -> Option<Place> {
+    match link {
+        Some(link) => link.place().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The links to one node on one lane.
 struct Links {
     node: NodeId,
@@ -246,7 +254,7 @@ impl LinksState {
 }
 
 impl Links {
-    fn up(&self, open: Open, config: &Config, metrics: Arc<OfLane>) {
+    fn up(self: &Arc<Self>, open: Open, config: &Config, metrics: Arc<OfLane>) {
         let ours = config.hello(self.lane);
         let idle = config.idle;
         let link = Link::new(&ours, &open.theirs, open.pulse, idle, metrics.clone());
@@ -257,10 +265,14 @@ impl Links {
             state.opening = None;
         }
         let (node, lane) = (self.node, self.lane.name());
+        let (links, config) = (Arc::downgrade(self), config.clone());
         tokio::spawn(async move {
             let _open = metrics.connections.enter();
             let fault = link.run(open.reader, open.writer).await;
             tracing::debug!(%node, lane, %fault, "connection closed");
+            if let Some(links) = links.upgrade() {
+                links.state.lock().bury(&config);
+            }
         });
     }
 

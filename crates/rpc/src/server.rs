@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,6 +25,9 @@ use crate::metrics::Listening;
 use crate::session::Session;
 use crate::tls;
 use crate::wire::{self, FrameReader, Pulse};
+
+/// Refused connections that are logged at once; then one a second.
+const WARNINGS_BURST: u32 = 8;
 
 /// What the other nodes of the cluster call.
 pub trait Service: Send + Sync + 'static {
@@ -74,7 +78,8 @@ pub(crate) struct Shared<S> {
     pub(crate) metrics: Listening,
     cluster: u128,
     tls: Arc<ServerConfig>,
-    joins: Mutex<Joins>,
+    joins: Mutex<Bucket>,
+    warnings: Mutex<Bucket>,
     /// Memory for bodies being handled, see [`crate::LaneConfig::handling_bytes_max`].
     small_bytes: Arc<Semaphore>,
     bulk_bytes: Arc<Semaphore>,
@@ -97,7 +102,8 @@ impl<S: Service> Listener<S> {
                 metrics: Listening::default(),
                 cluster: credentials.cluster(),
                 tls: tls::server(credentials)?,
-                joins: Mutex::new(Joins::new(config.joins_burst)),
+                joins: Mutex::new(Bucket::new(config.joins_burst)),
+                warnings: Mutex::new(Bucket::new(WARNINGS_BURST)),
                 small_bytes: room(Lane::Small),
                 bulk_bytes: room(Lane::Bulk),
                 config,
@@ -110,17 +116,20 @@ impl<S: Service> Listener<S> {
     }
 
     /// Serves until `stop` is ready; then takes no more calls, lets those in flight end, and returns
-    /// when they have or when the time for it is over.
+    /// when they have or when the time for it is over. What is left then is cut off.
+    ///
+    /// # Cancel safety
+    /// Dropping it cuts off everything at once.
     pub async fn serve(&self, stop: impl Future<Output = ()>) {
-        let connections = Arc::new(Semaphore::new(self.shared.config.connections_max));
-        let handshakes = Arc::new(Semaphore::new(self.shared.config.handshakes_max));
+        let config = &self.shared.config;
+        let handshakes = Arc::new(Semaphore::new(config.handshakes_max));
         let (stopping, stopped) = watch::channel(false);
-        // Nothing is ever sent: the channel closes when the last connection has dropped its end.
-        let (open, mut all_closed) = mpsc::channel::<()>(1);
+        let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
             let (tcp, from) = tokio::select! {
                 () = stop.as_mut() => break,
+                Some(_) = connections.join_next() => continue,
                 accepted = self.tcp.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -129,29 +138,22 @@ impl<S: Service> Listener<S> {
                     }
                 },
             };
-            let rooms = (
-                connections.clone().try_acquire_owned(),
-                handshakes.clone().try_acquire_owned(),
-            );
-            let (Ok(connection), Ok(handshake)) = rooms else {
-                self.shared.metrics.refused.inc();
-                continue;
-            };
-            let (shared, stopped, open) = (self.shared.clone(), stopped.clone(), open.clone());
-            tokio::spawn(async move {
-                shared.receive(tcp, from, stopped, handshake).await;
-                drop((connection, open));
-            });
+            match handshakes.clone().try_acquire_owned() {
+                Ok(handshake) if connections.len() < config.connections_max => {
+                    let (shared, stopped) = (self.shared.clone(), stopped.clone());
+                    connections.spawn(shared.receive(tcp, from, stopped, handshake));
+                }
+                Ok(_) | Err(_) => self.shared.refused(from, "too many connections"),
+            }
         }
-        drop(open);
         // Nobody listens if there is no connection.
         let _ = stopping.send(true);
-        let grace = self.shared.config.grace;
-        if tokio::time::timeout(grace, all_closed.recv())
+        let all_closed = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(config.grace, all_closed)
             .await
             .is_err()
         {
-            let left = self.shared.metrics.connections.get();
+            let left = connections.len();
             tracing::warn!(left, "node connections cut off at shutdown");
         }
     }
@@ -200,10 +202,15 @@ impl<S: Service> Shared<S> {
                 drop(handshake);
                 guest.entertain(&self, stopped).await;
             }
-            Err(fault) => {
-                self.metrics.refused.inc();
-                tracing::info!(%from, %fault, "connection refused on the node port");
-            }
+            Err(fault) => self.refused(from, fault),
+        }
+    }
+
+    fn refused(&self, from: SocketAddr, why: impl std::fmt::Display) {
+        self.metrics.refused.inc();
+        // Anybody can do that, so it must not fill the log.
+        if self.warnings.lock().take(Instant::now()) {
+            tracing::warn!(%from, %why, "connection refused on the node port");
         }
     }
 
@@ -353,16 +360,15 @@ async fn farewell(reader: &mut Reader, writer: &mut Writer) {
     let _ = tokio::time::timeout(LINGER, linger).await;
 }
 
-/// A bucket of joins: `burst` at once, then one a second.
-struct Joins {
+/// Something that may happen `burst` times at once, and then once a second.
+struct Bucket {
     burst: u32,
-    /// Those that are left, as the time that it takes to get them back.
+    /// The time until all is forgotten.
     debt: Duration,
     at: Instant,
 }
 
-impl Joins {
-    /// How long a join takes to be forgotten.
+impl Bucket {
     const EACH: Duration = Duration::from_secs(1);
 
     fn new(burst: u32) -> Self {
@@ -390,10 +396,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn joins_come_in_a_burst_and_then_one_a_second() {
-        let mut joins = Joins::new(3);
-        let start = joins.at;
-        let mut took = |ms| joins.take(start + Duration::from_millis(ms));
+    fn a_bucket_gives_a_burst_and_then_one_a_second() {
+        let mut bucket = Bucket::new(3);
+        let start = bucket.at;
+        let mut took = |ms| bucket.take(start + Duration::from_millis(ms));
         assert_eq!(
             [0, 0, 0, 0, 900].map(&mut took),
             [true, true, true, false, false]

@@ -80,17 +80,13 @@ impl<S: Service> Session<S> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let fault = tokio::select! {
+        let _cut_off = CutOff(&self.state);
+        tokio::select! {
             Err(fault) = self.read(reader) => fault,
             Err(fault) = wire::write(writer, &self.pulse, |batch| self.fill(batch)) => fault,
             fault = self.pulse.watch(|| Ok(())) => fault,
             Err(fault) = self.stop(stop) => fault,
-        };
-        let running = std::mem::take(&mut self.state.lock().running);
-        for handler in running.into_values().flatten() {
-            handler.abort();
         }
-        fault
     }
 
     async fn stop(&self, mut stop: watch::Receiver<bool>) -> Result<Infallible, Fault> {
@@ -222,7 +218,20 @@ impl<S: Service> Session<S> {
 
     fn cancel(&self, id: u64) {
         // Often it has been answered already.
-        if let Some(Some(handler)) = self.state.lock().running.get(&id) {
+        let handler = self.state.lock().running.get(&id).cloned().flatten();
+        if let Some(handler) = handler {
+            handler.abort();
+        }
+    }
+}
+
+/// Ends what still runs when the connection ends.
+struct CutOff<'a>(&'a Mutex<State>);
+
+impl Drop for CutOff<'_> {
+    fn drop(&mut self) {
+        let running = std::mem::take(&mut self.0.lock().running);
+        for handler in running.into_values().flatten() {
             handler.abort();
         }
     }

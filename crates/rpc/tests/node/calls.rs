@@ -243,9 +243,9 @@ async fn an_idle_connection_is_closed_and_made_again() {
         );
         let made = numbers(|to| peers.report(to))["martlet_rpc_connects_total{small}"];
         assert_eq!(made, round);
-        while server.number("martlet_rpc_server_connections") > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        server
+            .until_number("martlet_rpc_server_connections", 0)
+            .await;
     }
 }
 
@@ -258,8 +258,8 @@ async fn dropping_the_pool_closes_its_connections() {
         Ok("x".into())
     );
     drop(peers);
-    while server.number("martlet_rpc_server_connections") > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    server
+        .until_number("martlet_rpc_server_connections", 0)
+        .await;
     assert_eq!(server.state.joins.load(SeqCst), 0);
 }

@@ -164,8 +164,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(config: Config) -> Self {
-        let authority = Authority::new(CLUSTER).unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = Authority::new(CLUSTER).unwrap().to_pem();
+        Self::start_at(([127, 0, 0, 1], 0).into(), &authority, config).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr, authority: &str, config: Config) -> Self {
+        let authority = Authority::from_pem(authority).unwrap();
+        let tcp = TcpListener::bind(address).await.unwrap();
         let address = tcp.local_addr().unwrap();
         let state = Arc::new(State::default());
         let own = credentials(&authority, SERVER);
@@ -200,6 +205,13 @@ impl Server {
 
     pub(crate) async fn stopped(self) {
         self.serving.await.unwrap();
+    }
+
+    /// Waits until a number of the listener is so; the test's own time limit is the bound.
+    pub(crate) async fn until_number(&self, name: &str, value: i64) {
+        while self.number(name) != value {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) fn number(&self, name: &str) -> i64 {

@@ -8,3 +8,6 @@
 
 mod calls;
 mod common;
+mod faults;
+mod raw;
+mod strangers;
