@@ -97,6 +97,7 @@ impl Procedure for GiveUp {
         {
             return Ok((batch, ()));
         }
+        batch.frees_space();
         batch.delete(self.id.upload());
         let version = self.id.version;
         let body = Body::Parts { version };

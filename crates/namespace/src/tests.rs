@@ -1,6 +1,8 @@
-//! The namespace on shards and devices in memory.
+//! The namespace, on shards and devices in memory and on a simulated disk.
 
 mod crash;
+mod disk;
+mod full;
 mod garbage;
 mod large;
 mod model;

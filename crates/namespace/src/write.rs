@@ -107,6 +107,8 @@ impl Target {
 
     /// Removes the object and all that belongs to it.
     pub(crate) fn remove(&self, batch: &mut Batch, now: Timestamp, old: &ObjectRead<'_>) {
+        // The garbage row takes less than the body gives.
+        batch.frees_space();
         batch.delete(self.key.clone());
         self.release(batch, now, old);
         self.expire(batch, old.head.delete_at, None);

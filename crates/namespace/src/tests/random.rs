@@ -12,6 +12,7 @@ use base::Timestamp;
 use bytes::Bytes;
 use testkit::Random;
 
+use super::disk::End;
 use super::model::{Handle, Model};
 use super::world::World;
 use crate::{
@@ -33,15 +34,17 @@ struct Run {
     model: Model,
     /// Containers that were looked up, perhaps long ago.
     handles: Vec<Handle>,
+    /// A process ended before it had deleted what abandoned uploads had written.
+    left_chunks: bool,
 }
 
-#[test]
-fn the_namespace_does_what_the_model_does() {
+/// Runs `check` with each seed and this many operations, unless the environment says otherwise.
+fn for_seeds<F: Future<Output = ()>>(seeds: u64, operations: u64, check: impl Fn(u64, u64) -> F) {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
-    let operations = number("MODEL_OPS").unwrap_or(3_000);
+    let operations = number("MODEL_OPS").unwrap_or(operations);
     let seeds = match number("MODEL_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..8,
+        None => 0..seeds,
     };
     for seed in seeds {
         println!("seed {seed}");
@@ -53,21 +56,44 @@ fn the_namespace_does_what_the_model_does() {
     }
 }
 
-async fn check(seed: u64, operations: u64) {
-    let config = Config {
+fn config() -> Config {
+    Config {
         expiry_delay: Duration::from_secs(EXPIRY_DELAY),
         ..Config::default()
-    };
+    }
+}
+
+#[test]
+fn the_namespace_does_what_the_model_does() {
+    for_seeds(8, 3_000, |seed, operations| async move {
+        let world = World::with_config(seed, config()).await;
+        check(seed, world, operations).await;
+    });
+}
+
+#[test]
+fn the_namespace_does_so_on_a_disk_whose_power_is_cut() {
+    for_seeds(4, 1_500, |seed, operations| async move {
+        let world = World::on_disk(seed, config()).await;
+        check(seed, world, operations).await;
+    });
+}
+
+async fn check(seed: u64, world: World, operations: u64) {
     let mut run = Run {
         random: Random::new(seed),
-        world: World::with_config(seed, config).await,
+        world,
         model: Model::default(),
         handles: Vec::new(),
+        left_chunks: false,
     };
     for operation in 0..operations {
         run.pass_time();
         println!("{operation} at {}", run.model.now);
         run.step().await;
+        if run.world.on_disk.is_some() && run.random.chance(1, 25) {
+            run.crash().await;
+        }
         if operation % 500 == 499 {
             run.check_all().await;
         }
@@ -76,6 +102,22 @@ async fn check(seed: u64, operations: u64) {
 }
 
 impl Run {
+    /// The process, or the power, goes between two operations.
+    async fn crash(&mut self) {
+        if self.random.chance(1, 4) {
+            self.world.shards.flush().await.unwrap();
+        }
+        if self.random.chance(3, 4) {
+            self.world.namespace.chunks().settle().await;
+        } else {
+            self.left_chunks = true;
+        }
+        let seed = self.random.u64();
+        let end = self.pick(&[End::Kill, End::PowerCut(seed), End::PowerCut(seed)]);
+        println!("{end:?}");
+        self.world.restart(end).await;
+    }
+
     fn pass_time(&mut self) {
         let clock = &self.world.clock;
         let millis = match self.random.below(1000) {

@@ -11,6 +11,7 @@ use chunks::testing::MemoryDevice;
 use shard::Shards;
 use testkit::SimClock;
 
+use super::disk::{End, OnDisk};
 use crate::check::{self, Record, Report};
 use crate::garbage::Collector;
 use crate::{
@@ -29,23 +30,29 @@ pub(crate) const LIMITS: MetadataLimits = MetadataLimits {
 async fn open(
     env: &Env,
     shards: &Arc<Shards>,
-    devices: &[Arc<MemoryDevice>],
+    storages: Vec<Arc<dyn Storage>>,
     config: &Config,
 ) -> Namespace {
-    let storages = devices
-        .iter()
-        .map(|device| device.clone() as Arc<dyn Storage>);
-    let storages = storages.collect();
     let namespace = Namespace::open(env.clone(), shards.clone(), storages, config.clone());
     namespace.await.unwrap()
+}
+
+/// The devices as the namespace takes them.
+fn storages(devices: &[Arc<MemoryDevice>]) -> Vec<Arc<dyn Storage>> {
+    let storages = devices.iter();
+    storages
+        .map(|device| device.clone() as Arc<dyn Storage>)
+        .collect()
 }
 
 /// A namespace, and the world in which it is.
 pub(crate) struct World {
     pub(crate) clock: SimClock,
     pub(crate) shards: Arc<Shards>,
+    /// Those in memory; none if the world is on a disk.
     pub(crate) devices: Vec<Arc<MemoryDevice>>,
     pub(crate) namespace: Namespace,
+    pub(crate) on_disk: Option<OnDisk>,
     env: Env,
     config: Config,
 }
@@ -61,23 +68,102 @@ impl World {
         let devices: Vec<_> = [1, 2]
             .map(|id| Arc::new(MemoryDevice::new(DeviceId(id))))
             .into();
-        let namespace = open(&env, &shards, &devices, &config).await;
+        let namespace = open(&env, &shards, storages(&devices), &config).await;
         Self {
             clock,
             shards,
             devices,
             namespace,
+            on_disk: None,
             env,
             config,
         }
     }
 
+    /// Everything is on a disk that loses its power when it is told to.
+    pub(crate) async fn on_disk(seed: u64, config: Config) -> Self {
+        let (env, disk, clock) = testkit::env(seed, OnDisk::BYTES);
+        let on_disk = OnDisk::new(&env, disk, SHARDS);
+        let (shards, device) = on_disk.open(&env).await.unwrap();
+        let shards = Arc::new(shards);
+        let namespace = open(&env, &shards, vec![device], &config).await;
+        Self {
+            clock,
+            shards,
+            devices: Vec::new(),
+            namespace,
+            on_disk: Some(on_disk),
+            env,
+            config,
+        }
+    }
+
+    /// One in memory, and one on a disk.
+    pub(crate) async fn both() -> [Self; 2] {
+        let on_disk = Self::on_disk(1, Config::default());
+        [Self::new(1).await, on_disk.await]
+    }
+
     /// Stops the namespace and starts another one on what is stored.
     pub(crate) async fn reopen(&mut self) {
-        self.namespace.chunks().settle().await;
+        self.restart(End::Stop).await;
+    }
+
+    /// Ends the namespace, and starts another one on what is stored.
+    pub(crate) async fn restart(&mut self, end: End) {
         let now = self.namespace.now();
-        self.namespace = open(&self.env, &self.shards, &self.devices, &self.config).await;
+        self.end(end).await;
+        self.begin().await;
         self.clock.set(now.max(self.namespace.now()));
+    }
+
+    /// Ends the namespace, the shards and the device. Memory is in nobody's way.
+    async fn end(&mut self, end: End) {
+        if end == End::Stop {
+            self.namespace.chunks().settle().await;
+        }
+        let Some(on_disk) = &self.on_disk else { return };
+        let nothing = Arc::new(Shards::volatile(&self.env, SHARDS));
+        let idle = open(&self.env, &nothing, Vec::new(), &self.config).await;
+        drop(std::mem::replace(&mut self.namespace, idle));
+        let mut shards = std::mem::replace(&mut self.shards, nothing);
+        // Tasks of the namespace may hold them for a moment.
+        let shards = loop {
+            match Arc::try_unwrap(shards) {
+                Ok(shards) => break shards,
+                Err(held) => shards = held,
+            }
+            tokio::task::yield_now().await;
+        };
+        on_disk.close(&self.env, shards, end).await;
+    }
+
+    async fn begin(&mut self) {
+        let devices = match &self.on_disk {
+            None => storages(&self.devices),
+            Some(on_disk) => {
+                let (shards, device) = on_disk.open(&self.env).await.unwrap();
+                self.shards = Arc::new(shards);
+                vec![device]
+            }
+        };
+        self.namespace = open(&self.env, &self.shards, devices, &self.config).await;
+    }
+
+    /// Checks everything against everything, as `martlet check` does.
+    pub(crate) async fn check_stopped(&mut self) -> Report {
+        if self.on_disk.is_none() {
+            return self.check().await;
+        }
+        self.end(End::Stop).await;
+        let on_disk = self.on_disk.as_ref().expect("looked at above");
+        let report = on_disk.check(&self.env);
+        self.begin().await;
+        report
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn base::env::Disk> {
+        self.env.disk.clone()
     }
 
     /// Makes a container of account `a`.
@@ -167,12 +253,12 @@ impl World {
         records.collect()
     }
 
-    /// Checks everything against everything.
+    /// Checks everything against everything, in memory.
     pub(crate) async fn check(&self) -> Report {
         check::run(&self.shards, self.records()).await.unwrap()
     }
 
-    /// The number of chunks on all devices.
+    /// The number of chunks on all devices in memory.
     pub(crate) fn chunks(&self) -> usize {
         self.devices
             .iter()
