@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 
+use crate::StorageError;
+
 /// Why a chunk could not be written or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -40,18 +42,12 @@ pub(crate) fn joined<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, 
     }
 }
 
-impl From<device::Error> for Error {
-    fn from(error: device::Error) -> Self {
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
         match error {
-            device::Error::Full => Self::OutOfSpace,
-            device::Error::NotFound | device::Error::Damaged(_) => Self::Damaged(error.to_string()),
-            device::Error::ReadOnly(_)
-            | device::Error::Failed(_)
-            | device::Error::Closed
-            | device::Error::Foreign(_)
-            | device::Error::Locked
-            | device::Error::Invalid(_)
-            | device::Error::Io { .. } => Self::unavailable(),
+            StorageError::Full => Self::OutOfSpace,
+            StorageError::Missing | StorageError::Damaged(_) => Self::Damaged(error.to_string()),
+            StorageError::Stale | StorageError::Unavailable(_) => Self::unavailable(),
         }
     }
 }

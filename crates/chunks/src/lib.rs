@@ -12,6 +12,8 @@
 mod config;
 mod discard;
 mod error;
+mod fence;
+mod fill;
 mod metrics;
 mod pool;
 mod read;
@@ -23,18 +25,21 @@ mod write;
 pub use config::Config;
 pub use device::{CHUNK_BYTES_MAX, Owner};
 pub use error::Error;
+pub use fence::{Fence, Fenced};
+pub use fill::Filled;
 pub use metrics::{Buffers, Metrics};
 pub use pool::{PIECE_BYTES, Piece, Pool};
 pub use read::{Reader, Span};
-pub use storage::Storage;
+pub use storage::{Description, Devices, Here, LIST_MAX, Storage, StorageError, here};
 pub use write::{Chunk, Writer};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::env::Env;
 use base::{ChunkId, DeviceId, GroupId};
-use map::Map;
+use map::{Current, Group};
 use tokio::sync::Semaphore;
 
 use crate::discard::Discards;
@@ -47,9 +52,8 @@ pub struct Chunks {
 
 struct Inner {
     env: Env,
-    map: Map,
-    /// Those of the map that are here; what lies on the others cannot be reached.
-    devices: BTreeMap<DeviceId, Arc<dyn Storage>>,
+    map: Current,
+    devices: Arc<dyn Devices>,
     pool: Pool,
     /// The reads' share of the buffer budget, in pieces.
     reads: Arc<Semaphore>,
@@ -59,15 +63,14 @@ struct Inner {
 }
 
 impl Chunks {
-    /// Chunks on the `devices` of `map`.
-    pub fn new(env: Env, map: Map, devices: Vec<Arc<dyn Storage>>, config: &Config) -> Self {
+    /// Chunks on those of the `devices` that are in the map.
+    pub fn new(env: Env, map: Current, devices: Arc<dyn Devices>, config: &Config) -> Self {
         let pieces = config.pieces();
-        let devices = devices.into_iter().map(|device| (device.id(), device));
         Self {
             inner: Arc::new(Inner {
                 env,
                 map,
-                devices: devices.collect(),
+                devices,
                 pool: Pool::new(pieces.uploads),
                 reads: Arc::new(Semaphore::new(pieces.reads)),
                 reads_pieces: pieces.reads,
@@ -77,7 +80,7 @@ impl Chunks {
         }
     }
 
-    pub fn map(&self) -> &Map {
+    pub fn map(&self) -> &Current {
         &self.inner.map
     }
 
@@ -123,21 +126,29 @@ impl Chunks {
     }
 
     async fn delete_in(&self, group: GroupId, ids: &[ChunkId]) -> Result<(), Error> {
-        let devices = self.devices_of(group)?;
+        let devices = self.group(group).await?;
+        let devices = devices.devices().map(|id| self.device(id));
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
         let deletions = devices.iter().map(|device| device.delete(ids));
         futures_util::future::try_join_all(deletions).await?;
         Ok(())
     }
 
-    /// All devices of a group.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if one is not here.
-    fn devices_of(&self, group: GroupId) -> Result<Vec<&Arc<dyn Storage>>, Error> {
-        let known = self.inner.map.groups.get(&group);
-        let devices = known.ok_or_else(Error::unavailable)?.devices();
-        devices
-            .map(|id| self.inner.devices.get(&id).ok_or_else(Error::unavailable))
-            .collect()
+    /// A group of the map. One that was made a moment ago may not be in ours yet.
+    async fn group(&self, id: GroupId) -> Result<Group, Error> {
+        /// As long as a map takes to reach every node that is up.
+        const WAITS_MAX: usize = 40;
+        const WAIT: Duration = Duration::from_millis(50);
+        for _ in 0..WAITS_MAX {
+            if let Some(group) = self.inner.map.load().groups.get(&id) {
+                return Ok(group.clone());
+            }
+            tokio::time::sleep(WAIT).await;
+        }
+        Err(Error::unavailable())
+    }
+
+    fn device(&self, id: DeviceId) -> Result<Arc<dyn Storage>, Error> {
+        self.inner.devices.get(id).ok_or_else(Error::unavailable)
     }
 }

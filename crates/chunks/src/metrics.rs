@@ -10,6 +10,8 @@ pub struct Metrics {
     pub chunks_cut_short: Counter,
     /// Writes that failed on one group and were tried on another.
     pub writes_moved: Counter,
+    /// Reads that a second device was asked for because the first was slow.
+    pub reads_hedged: Counter,
     /// Reads that wait for their share of the budget now.
     pub read_waits: Gauge,
     /// Chunks of abandoned uploads that wait to be deleted.

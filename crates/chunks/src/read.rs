@@ -7,15 +7,18 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::ChunkId;
+use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::error::joined;
 use crate::pool::WAIT_MAX;
-use crate::{Chunks, Error, PIECE_BYTES};
+use crate::{Chunks, Error, PIECE_BYTES, StorageError};
 
 /// The most that one read takes of the budget: 1 MiB.
 const READ_PIECES_MAX: usize = 8;
@@ -23,6 +26,10 @@ const _: () = assert!(READ_PIECES_MAX * PIECE_BYTES == device::READ_BYTES_MAX);
 
 /// A read takes at most this part of the free budget.
 const FREE_PART: usize = 16;
+
+/// A device that has not answered for so long is not waited for alone. Longer than a busy disk takes,
+/// and shorter than a client notices.
+const HEDGE_AFTER: Duration = Duration::from_millis(50);
 
 /// A part of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,23 +72,56 @@ impl Chunks {
         }
     }
 
-    /// Reads from the first of the group's devices that has a good copy.
+    /// Reads from the nearest full member. Another is asked as well when that one is slow, and at once
+    /// when its copy is bad.
     async fn read(&self, span: &Span) -> Result<Bytes, Error> {
-        let mut last = None;
-        for device in self.devices_of(span.chunk.group())? {
-            match device.read(span.chunk, span.range.clone()).await {
+        let mut sources = self.sources(span.chunk.group()).await?.into_iter();
+        let mut reads = FuturesUnordered::new();
+        let ask = |device: DeviceId| async move {
+            let source = self.inner.devices.get(device);
+            let missing = || StorageError::Unavailable("the device is missing".into());
+            let read = source.ok_or_else(missing);
+            let read = async { read?.read(span.chunk, span.range.clone()).await };
+            (device, read.await)
+        };
+        reads.extend(sources.next().map(ask));
+        let mut worst = None;
+        loop {
+            let answer = match sources.as_slice().is_empty() {
+                true => reads.next().await,
+                false => match tokio::time::timeout(HEDGE_AFTER, reads.next()).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        self.inner.metrics.reads_hedged.inc();
+                        reads.extend(sources.next().map(ask));
+                        continue;
+                    }
+                },
+            };
+            let Some((device, read)) = answer else {
+                return Err(no_copy(span.chunk, worst));
+            };
+            match read {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => {
-                    tracing::warn!(chunk = %span.chunk, device = %device.id(), %error, "bad copy");
-                    last = Some(Error::from(error));
+                    tracing::warn!(chunk = %span.chunk, %device, %error, "bad copy");
+                    // That one copy may come back is worth more than that another is gone.
+                    let is_worse = !matches!(worst, Some(StorageError::Unavailable(_)));
+                    worst = if is_worse { Some(error) } else { worst };
+                    reads.extend(sources.next().map(ask));
                 }
             }
         }
-        let error = last.unwrap_or_else(Error::unavailable);
-        Err(match error {
-            Error::Damaged(what) => Error::Damaged(format!("chunk {}: {what}", span.chunk)),
-            other => other,
-        })
+    }
+
+    /// The full members of a group in the order in which they are asked: those here first, those that
+    /// are down last.
+    async fn sources(&self, group: GroupId) -> Result<Vec<DeviceId>, Error> {
+        let group = self.group(group).await?;
+        let mut full: Vec<_> = group.full().collect();
+        let map = self.inner.map.load();
+        full.sort_by_key(|id| (!map.is_up(*id), !self.inner.devices.is_here(*id)));
+        Ok(full)
     }
 
     /// How many pieces a read should take now.
@@ -154,6 +194,15 @@ impl Reader {
         self.ahead = Some(tokio::spawn(async move {
             Ok(budgeted(chunks.read(&span).await?, permit))
         }));
+    }
+}
+
+/// What it means that no copy could be read.
+fn no_copy(chunk: ChunkId, worst: Option<StorageError>) -> Error {
+    match worst.map(Error::from) {
+        None => Error::unavailable(),
+        Some(Error::Damaged(what)) => Error::Damaged(format!("chunk {chunk}: {what}")),
+        Some(error) => error,
     }
 }
 

@@ -1,16 +1,17 @@
 //! A device in memory that fails when it is told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use base::{ChunkId, DeviceId};
+use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
 use device::{Error, Owner};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use map::Epoch;
 use parking_lot::Mutex;
 
-use crate::Storage;
+use crate::{Description, LIST_MAX, Storage, StorageError};
 
 /// Keeps chunks in a map. Every operation may be told to fail, and the space to end.
 pub struct MemoryDevice {
@@ -24,6 +25,8 @@ struct State {
     write_error: Option<Error>,
     read_error: Option<Error>,
     delete_error: Option<Error>,
+    reads_hang: bool,
+    rotten: BTreeSet<ChunkId>,
 }
 
 impl MemoryDevice {
@@ -36,6 +39,8 @@ impl MemoryDevice {
                 write_error: None,
                 read_error: None,
                 delete_error: None,
+                reads_hang: false,
+                rotten: BTreeSet::new(),
             }),
         }
     }
@@ -53,6 +58,16 @@ impl MemoryDevice {
     /// Reads fail with this from now on.
     pub fn fail_reads(&self, error: Option<Error>) {
         self.state.lock().read_error = error;
+    }
+
+    /// Reads of chunks are never answered from now on.
+    pub fn hang_reads(&self) {
+        self.state.lock().reads_hang = true;
+    }
+
+    /// The copy of this chunk is bad from now on.
+    pub fn rot(&self, id: ChunkId) {
+        self.state.lock().rotten.insert(id);
     }
 
     /// Deletes fail with this from now on.
@@ -82,9 +97,9 @@ impl MemoryDevice {
     }
 }
 
-fn outcome(error: &Option<Error>) -> Result<(), Error> {
+fn outcome(error: &Option<Error>) -> Result<(), StorageError> {
     match error {
-        Some(error) => Err(error.clone()),
+        Some(error) => Err(error.clone().into()),
         None => Ok(()),
     }
 }
@@ -100,35 +115,44 @@ impl Storage for MemoryDevice {
 
     fn write<'a>(
         &'a self,
+        _epoch: Epoch,
         id: ChunkId,
         owner: &'a Owner,
         payload: &'a [Bytes],
-    ) -> BoxFuture<'a, Result<(), Error>> {
+    ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
             tokio::task::yield_now().await;
             let mut state = self.state.lock();
             outcome(&state.write_error)?;
-            let before = state
-                .chunks
-                .insert(id, (owner.clone(), payload.concat().into()));
-            assert!(before.is_none(), "chunk {id} is written twice");
+            let chunk = (owner.clone(), Bytes::from(payload.concat()));
+            let before = state.chunks.insert(id, chunk.clone());
+            assert!(
+                before.is_none_or(|before| before == chunk),
+                "chunk {id} is changed"
+            );
             Ok(())
         }
         .boxed()
     }
 
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, Error>> {
+    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
         async move {
             tokio::task::yield_now().await;
+            if self.state.lock().reads_hang {
+                std::future::pending().await
+            }
             let state = self.state.lock();
             outcome(&state.read_error)?;
-            let (_, bytes) = state.chunks.get(&id).ok_or(Error::NotFound)?;
+            if state.rotten.contains(&id) {
+                return Err(StorageError::Damaged("rot".into()));
+            }
+            let (_, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
             Ok(bytes.slice(range.start as usize..range.end as usize))
         }
         .boxed()
     }
 
-    fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), Error>> {
+    fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
             tokio::task::yield_now().await;
             let mut state = self.state.lock();
@@ -137,6 +161,36 @@ impl Storage for MemoryDevice {
                 state.chunks.remove(id);
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn list(
+        &self,
+        group: GroupId,
+        after: Option<ChunkId>,
+    ) -> BoxFuture<'_, Result<Vec<ChunkId>, StorageError>> {
+        async move {
+            tokio::task::yield_now().await;
+            let state = self.state.lock();
+            outcome(&state.read_error)?;
+            let chunks = state.chunks.keys().copied();
+            let chunks = chunks.filter(|id| id.group() == group && Some(*id) > after);
+            Ok(chunks.take(LIST_MAX).collect())
+        }
+        .boxed()
+    }
+
+    fn describe(&self, id: ChunkId) -> BoxFuture<'_, Result<Description, StorageError>> {
+        async move {
+            tokio::task::yield_now().await;
+            let state = self.state.lock();
+            outcome(&state.read_error)?;
+            let (owner, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
+            Ok(Description {
+                owner: owner.clone(),
+                bytes: u32::try_from(bytes.len()).expect("a chunk is at most 4 MiB"),
+            })
         }
         .boxed()
     }

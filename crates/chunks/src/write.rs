@@ -7,14 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::{ChunkId, GroupId};
+use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
-use map::Map;
+use map::{Group, Map};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::error::joined;
-use crate::{CHUNK_BYTES_MAX, Chunks, Error, Owner};
+use crate::{CHUNK_BYTES_MAX, Chunks, Error, Owner, StorageError};
 
 /// On their way to the devices while the next one fills.
 const IN_FLIGHT_MAX: usize = 2;
@@ -58,55 +58,66 @@ impl Chunks {
         let mut tried = Vec::new();
         let mut full = false;
         while tried.len() < TRIES_MAX {
-            let Some(group) = self.place(&tried) else {
+            let Some((group, members)) = self.place(&tried) else {
                 break;
             };
             let now = self.inner.env.clock.now();
             let id = ChunkId::new(group, now.millis(), self.inner.env.entropy.u64());
-            let Err(error) = self.write_in(group, id, &owner, &payload).await else {
+            let Err(error) = self.write_in(&members, id, &owner, &payload).await else {
                 self.inner.metrics.chunks_written.inc();
                 return Ok(Chunk { id, bytes });
             };
             tracing::debug!(%group, %error, "chunk not written");
-            if error == Error::OutOfSpace {
-                full = true;
-            } else {
-                // Some of the group's devices may have it, or come to have it.
+            full |= error == StorageError::Full;
+            // Some of the group's devices may have it, or come to have it.
+            if members.members.len() > 1 || error != StorageError::Full {
                 self.discard([id]);
             }
             tried.push(group);
             self.inner.metrics.writes_moved.inc();
         }
-        let mut devices = self.inner.devices.values();
-        if full || devices.any(|device| device.free_bytes().is_some()) {
+        let map = self.inner.map.load();
+        let mut devices = map.devices.keys();
+        if full || devices.any(|device| self.free_bytes(&map, *device).is_some()) {
             Err(Error::OutOfSpace)
         } else {
             Err(Error::unavailable())
         }
     }
 
-    fn place(&self, tried: &[GroupId]) -> Option<GroupId> {
-        let inner = &self.inner;
-        let free = |device| inner.devices.get(&device)?.free_bytes();
-        let draw = inner.env.entropy.u64();
-        inner.map.place(Map::POLICY, free, tried, draw)
+    /// A group for a new chunk, as the map has it now.
+    fn place(&self, tried: &[GroupId]) -> Option<(GroupId, Group)> {
+        let map = self.inner.map.load();
+        let free = |device| self.free_bytes(&map, device);
+        let draw = self.inner.env.entropy.u64();
+        let id = map.place(Map::POLICY, free, tried, draw)?;
+        Some((id, map.groups[&id].clone()))
     }
 
+    /// What a device would still take, `None` if it takes nothing now.
+    fn free_bytes(&self, map: &Map, device: DeviceId) -> Option<u64> {
+        match map.is_up(device) {
+            true => self.inner.devices.get(device)?.free_bytes(),
+            false => None,
+        }
+    }
+
+    /// Writes to all members at once: one trip and one sync.
     async fn write_in(
         &self,
-        group: GroupId,
+        group: &Group,
         id: ChunkId,
         owner: &Owner,
         payload: &[Bytes],
-    ) -> Result<(), Error> {
-        let devices = self.devices_of(group)?;
-        let writes = devices
-            .iter()
-            .map(|device| device.write(id, owner, payload));
-        for written in futures_util::future::join_all(writes).await {
-            written?;
-        }
-        Ok(())
+    ) -> Result<(), StorageError> {
+        let writes = group.devices().map(async |device| {
+            let device = self.inner.devices.get(device);
+            let missing = || StorageError::Unavailable("the device is missing".into());
+            let device = device.ok_or_else(missing)?;
+            device.write(group.epoch, id, owner, payload).await
+        });
+        let written = futures_util::future::join_all(writes).await;
+        written.into_iter().collect()
     }
 }
 

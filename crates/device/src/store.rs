@@ -47,6 +47,7 @@ use std::thread::JoinHandle;
 use base::env::{Env, File};
 use base::{ChunkId, ContainerId, DeviceId, Timestamp};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Settings;
@@ -75,7 +76,7 @@ pub const READ_BYTES_MAX: usize = 8 * FRAME_BYTES;
 
 /// For whom a chunk was written: enough to ask whether it is still needed, and to find its object
 /// again when all metadata is lost. The three names are at most [`OWNER_BYTES_MAX`] together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     pub account: String,
     pub container: String,

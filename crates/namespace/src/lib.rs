@@ -77,6 +77,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::env::Env;
 use base::{ShardId, Timestamp};
 use chunks::{Chunks, Storage};
+use map::Current;
 use shard::{Procedure, Query, Shard, Shards};
 
 use crate::body::Uploads;
@@ -113,8 +114,8 @@ impl Namespace {
         config: Config,
     ) -> Result<Self, Error> {
         let ids = devices.iter().map(|device| device.id()).collect();
-        let map = map_row::join(&shards, ids).await?;
-        let chunks = Chunks::new(env.clone(), map, devices, &config.chunks);
+        let map = Current::new(map_row::join(&shards, ids).await?);
+        let chunks = Chunks::new(env.clone(), map, chunks::here(devices), &config.chunks);
         let inner = Inner {
             users: Users::new(env.clone(), shards.clone()),
             accounts: Cache::default(),

@@ -1,10 +1,10 @@
 use base::env::Env;
 use base::{ContainerId, DeviceId, GroupId, Timestamp};
-use map::Map;
+use map::{Current, Map};
 
 use super::*;
 use crate::testing::MemoryDevice;
-use crate::{Config, Owner};
+use crate::{Config, Owner, Storage, here};
 
 const FRAME: u32 = 128 * 1024;
 
@@ -26,8 +26,8 @@ impl Fixture {
         let map = Map::default().with_devices([DeviceId(1)]);
         let chunks = Chunks::new(
             Env::real(),
-            map,
-            vec![device.clone()],
+            Current::new(map),
+            here([device.clone() as Arc<dyn Storage>]),
             &Config { buffer_bytes: 0 },
         );
         let chunk = ChunkId::new(GroupId(0), 1, 1);
@@ -130,4 +130,74 @@ async fn a_bad_copy_is_an_error_and_never_data() {
     fixture.device.set(fixture.chunk, None);
     let read = fixture.reader_of(0..100).next().await.unwrap();
     assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
+}
+
+/// One group of three devices, with one chunk on all of them.
+fn threefold(here_is: u128) -> (Chunks, [Arc<MemoryDevice>; 3], Span) {
+    let ids = [DeviceId(1), DeviceId(2), DeviceId(3)];
+    let mut map = Map::default().with_devices(ids);
+    let members = ids.map(|device| map::Member {
+        device,
+        fill: map::Fill::Full,
+    });
+    map.groups.get_mut(&GroupId(0)).unwrap().members = members.into();
+    let fixture = Fixture::new(100);
+    let (_, owner, _) = fixture.device.chunks().remove(0);
+    let devices = ids.map(|id| Arc::new(MemoryDevice::new(id)));
+    for device in &devices {
+        device.set(fixture.chunk, Some((owner.clone(), body(100))));
+    }
+    struct Cluster(crate::Here, DeviceId);
+    impl crate::Devices for Cluster {
+        fn get(&self, id: DeviceId) -> Option<Arc<dyn Storage>> {
+            crate::Devices::get(&self.0, id)
+        }
+        fn is_here(&self, id: DeviceId) -> bool {
+            id == self.1
+        }
+    }
+    let all = devices
+        .iter()
+        .map(|one| (one.id(), one.clone() as Arc<dyn Storage>));
+    let cluster = Cluster(all.collect(), DeviceId(here_is));
+    let chunks = Chunks::new(
+        Env::real(),
+        Current::new(map),
+        Arc::new(cluster),
+        &Config { buffer_bytes: 0 },
+    );
+    let span = Span {
+        chunk: fixture.chunk,
+        range: 0..100,
+    };
+    (chunks, devices, span)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_own_copy_is_read_and_another_when_it_is_bad_or_slow() {
+    let (chunks, devices, span) = threefold(2);
+    for other in [0, 2] {
+        devices[other].fail_reads(Some(device::Error::damaged("not asked")));
+    }
+    assert_eq!(chunks.read(&span).await.unwrap(), body(100));
+    devices[1].fail_reads(Some(device::Error::damaged("rot")));
+    assert!(matches!(chunks.read(&span).await, Err(Error::Damaged(_))));
+    devices[2].fail_reads(None);
+    assert_eq!(chunks.read(&span).await.unwrap(), body(100));
+    assert_eq!(chunks.metrics().reads_hedged.get(), 0);
+    devices[1].fail_reads(None);
+    devices[1].hang_reads();
+    assert_eq!(chunks.read(&span).await.unwrap(), body(100));
+    assert_eq!(chunks.metrics().reads_hedged.get(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_that_may_come_back_is_not_called_lost() {
+    let (chunks, devices, span) = threefold(1);
+    let rot = || Some(device::Error::damaged("rot"));
+    devices[0].fail_reads(rot());
+    devices[1].fail_reads(Some(device::Error::Closed));
+    devices[2].fail_reads(rot());
+    let read = chunks.read(&span).await;
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
 }

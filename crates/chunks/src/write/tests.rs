@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use base::env::Env;
 use base::{ContainerId, DeviceId, Timestamp};
+use map::Current;
 
 use super::*;
 use crate::testing::MemoryDevice;
-use crate::{Config, PIECE_BYTES, Storage};
+use crate::{Config, PIECE_BYTES, Storage, here};
 
 struct Fixture {
     chunks: Chunks,
@@ -21,7 +22,8 @@ impl Fixture {
         let storages = devices
             .iter()
             .map(|device| device.clone() as Arc<dyn Storage>);
-        let chunks = Chunks::new(Env::real(), map, storages.collect(), &Config::default());
+        let map = Current::new(map);
+        let chunks = Chunks::new(Env::real(), map, here(storages), &Config::default());
         Self { chunks, devices }
     }
 
@@ -167,4 +169,62 @@ async fn deletes_tell_which_groups_failed() {
     let unknown = ChunkId::new(GroupId(99), 0, 0);
     let failed = fixture.chunks.delete(&[unknown]).await;
     assert!(failed.contains(&GroupId(99)));
+}
+
+/// A group of all devices beside each device's own.
+fn threefold() -> Fixture {
+    let fixture = Fixture::new(3);
+    let map = fixture.chunks.map();
+    let mut newer = (*map.get()).clone();
+    newer.epoch = newer.epoch.next();
+    let members = fixture.devices.iter().map(|device| map::Member {
+        device: device.id(),
+        fill: map::Fill::Full,
+    });
+    let group = Group {
+        epoch: newer.epoch,
+        members: members.collect(),
+        ..newer.groups[&GroupId(0)].clone()
+    };
+    newer.groups.insert(GroupId(3), group);
+    assert!(map.advance(newer));
+    fixture
+}
+
+#[tokio::test]
+async fn a_chunk_is_acknowledged_when_all_members_have_it() {
+    let fixture = threefold();
+    let mut writer = fixture.writer();
+    writer.push(piece(1, 10)).await.unwrap();
+    let written = writer.finish().await.unwrap();
+    assert_eq!(fixture.stored(), 3);
+    assert!(fixture.chunks.delete(&[written[0].id]).await.is_empty());
+    assert_eq!(fixture.stored(), 0);
+}
+
+#[tokio::test]
+async fn what_a_member_does_not_take_is_not_acknowledged_and_leaves_nothing() {
+    let fixture = threefold();
+    for error in [device::Error::Full, device::Error::Closed] {
+        fixture.devices[1].fail_writes(Some(error));
+        let mut writer = fixture.writer();
+        writer.push(piece(1, 10)).await.unwrap();
+        writer.finish().await.unwrap_err();
+        fixture.chunks.settle().await;
+        assert_eq!(fixture.stored(), 0, "the others' copies are discarded");
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_stays_garbage_until_all_members_have_deleted_it() {
+    let fixture = threefold();
+    let mut writer = fixture.writer();
+    writer.push(piece(1, 10)).await.unwrap();
+    let written = writer.finish().await.unwrap();
+    fixture.devices[2].fail_deletes(Some(device::Error::Closed));
+    let failed = fixture.chunks.delete(&[written[0].id]).await;
+    assert!(failed.contains(&GroupId(3)));
+    fixture.devices[2].fail_deletes(None);
+    assert!(fixture.chunks.delete(&[written[0].id]).await.is_empty());
+    assert_eq!(fixture.stored(), 0);
 }

@@ -193,7 +193,7 @@ impl Index {
     }
 }
 
-fn read_failed(error: heed::Error) -> Error {
+pub(crate) fn read_failed(error: heed::Error) -> Error {
     match lmdb::is_corrupt(&error) {
         true => Error::damaged(format!("the chunk index is damaged: {error}")),
         false => Error::io("reading the chunk index", lmdb::into_io(error)),

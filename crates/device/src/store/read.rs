@@ -9,13 +9,14 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 
-use base::ChunkId;
+use base::{ChunkId, GroupId};
 use bytes::Bytes;
 
 use super::buffers::Buffer;
 use super::ledger::Known;
 use super::record::{HEADER_BYTES, Header, Place, Site};
-use super::{FRAME_BYTES, READ_BYTES_MAX, Shared, Store};
+use super::scrub::read_header;
+use super::{FRAME_BYTES, Owner, READ_BYTES_MAX, Shared, Store, index};
 use crate::Error;
 
 /// Reads that wait for the disk, each on a thread. More only makes a queue inside the kernel.
@@ -69,6 +70,46 @@ impl Store {
         Ok(self.shared.find(id)?.is_some())
     }
 
+    /// The first `max` chunks of a group behind `after`, in ascending order: those that the index knows,
+    /// so [`Store::flush`] comes first.
+    pub async fn list(
+        &self,
+        group: GroupId,
+        after: Option<ChunkId>,
+        max: usize,
+    ) -> Result<Vec<ChunkId>, Error> {
+        let before_first = ChunkId::new(group, 0, 0).0.checked_sub(1).map(ChunkId);
+        let after = after.max(before_first);
+        let rows = self.wait(move |shared| shared.index.page(after, max));
+        let rows = rows.await?.map_err(index::read_failed)?;
+        let ids = rows.into_iter().map(|(id, _)| id);
+        Ok(ids.take_while(|id| id.group() == group).collect())
+    }
+
+    /// For whom the chunk was written, and how long its payload is. Its header is read and verified,
+    /// its payload is not.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn describe(&self, id: ChunkId) -> Result<(Owner, u32), Error> {
+        self.wait(move |shared| shared.describe(id)).await?
+    }
+
+    /// Waits for the disk on a thread.
+    async fn wait<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = self.shared.read_slots.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| Error::Closed)?;
+        let shared = self.shared.clone();
+        let waited = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&shared)
+        });
+        waited.await.map_err(|_| Error::Closed)
+    }
+
     /// Reads what the span needs; the inner error is the disk's.
     async fn read_span(&self, span: &Span) -> Result<io::Result<Buffer>, Error> {
         let shared = &self.shared;
@@ -102,6 +143,31 @@ impl Shared {
             Known::Deleted => Ok(None),
             Known::AskIndex => self.index.get(id),
         }
+    }
+
+    fn describe(&self, id: ChunkId) -> Result<(Owner, u32), Error> {
+        let mut seen: Option<(Place, String)> = None;
+        for _ in 0..LOOKS_MAX {
+            let place = self.find(id)?.ok_or(Error::NotFound)?;
+            if let Some((before, wrong)) = seen.filter(|(before, _)| *before == place) {
+                return Err(self.bad_read(id, &before, &wrong));
+            }
+            let site = self.ledger.lock().site(self.device, place.segment);
+            let header = match site {
+                None => Err("the segment is missing".to_owned()),
+                Some(site) => self.files.open(place.segment).map_or_else(
+                    |error| Err(error.to_string()),
+                    |file| read_header(&*file, &site, id, &place),
+                ),
+            };
+            match header {
+                Ok(record) => return Ok((record.owner, record.payload_bytes)),
+                Err(wrong) => seen = Some((place, wrong)),
+            }
+        }
+        Err(Error::damaged(format!(
+            "chunk {id} does not stay in one place"
+        )))
     }
 
     fn bad_read(&self, id: ChunkId, place: &Place, wrong: &str) -> Error {

@@ -207,7 +207,7 @@ impl Shared {
             if seen.contains(&place.offset) || place.offset >= walked_to {
                 continue;
             }
-            if let Err(wrong) = check_header(file, site, id, &place) {
+            if let Err(wrong) = read_header(file, site, id, &place) {
                 self.call_bad(id, &place, &wrong);
             }
         }
@@ -232,18 +232,18 @@ impl Shared {
     }
 }
 
-/// Whether the header of this chunk is where it should be.
-pub(crate) fn check_header(
+/// Reads the header of a chunk from where it should be.
+pub(crate) fn read_header(
     file: &dyn File,
     site: &Site,
     id: ChunkId,
     place: &Place,
-) -> Result<(), String> {
+) -> Result<Record, String> {
     let mut block = Aligned::zeroed(HEADER_BYTES);
     let read: io::Result<usize> = file.read_at(&mut block, place.offset);
     read.map_err(|error| error.to_string())?;
     match Header::decode(&block, site, place.offset) {
-        Some(header) if header.id() == id => Ok(()),
+        Some(header) if header.id() == id => Ok(header.to_record()),
         Some(_) => Err("another record is in its place".into()),
         None => Err("checksum mismatch in the header".into()),
     }

@@ -247,6 +247,49 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_group_is_listed_page_by_page() {
+    let of_group = |group, number| ChunkId::new(base::GroupId(group), 1, number);
+    let world = World::new(12, 320 * MIB);
+    let device = world.open();
+    let store = device.store();
+    for id in [
+        of_group(0, 1),
+        of_group(1, 1),
+        of_group(1, 2),
+        of_group(1, 3),
+    ] {
+        let payload = [payload(1, 10)];
+        store.write(id, &owner("o"), &payload).await.unwrap();
+    }
+    let list = async |group, after, max| store.list(base::GroupId(group), after, max).await;
+    store.flush().await.unwrap();
+    let second = of_group(1, 2);
+    assert_eq!(list(1, None, 2).await.unwrap(), [of_group(1, 1), second]);
+    assert_eq!(list(1, Some(second), 2).await.unwrap(), [of_group(1, 3)]);
+    assert_eq!(list(0, None, 9).await.unwrap(), [of_group(0, 1)]);
+    assert_eq!(list(2, None, 9).await.unwrap(), []);
+    store.delete(&[second]).await.unwrap();
+    assert_eq!(list(1, None, 9).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_chunk_is_described_by_its_header() {
+    let world = World::new(13, 320 * MIB);
+    let device = world.open();
+    write(&device, 1, 5000).await.unwrap();
+    let described = device.store().describe(chunk(1)).await.unwrap();
+    assert_eq!(described, (owner("1"), 5000));
+    let missing = device.store().describe(chunk(2)).await;
+    assert!(matches!(missing, Err(Error::NotFound)));
+    let place = device.store().shared.find(chunk(1)).unwrap().unwrap();
+    world
+        .disk
+        .flip(&world.segment(place.segment), place.offset + 40, &[1]);
+    let damaged = device.store().describe(chunk(1)).await;
+    assert!(matches!(damaged, Err(Error::Damaged(_))), "{damaged:?}");
+}
+
+#[tokio::test]
 async fn a_deleted_chunk_stays_deleted() {
     let world = World::new(5, 320 * MIB);
     let device = world.open();

@@ -12,7 +12,7 @@ use base::{ChunkId, DeviceId, Timestamp};
 
 use super::index::{Index, SegmentRow, Stage};
 use super::record::{Place, Site};
-use super::scrub::check_header;
+use super::scrub::read_header;
 use super::segment::{Head, RECORDS_AT, Read, file_name};
 use super::walk::{Walk, check_payload};
 use super::{CHUNK_BYTES_MAX, Owner, recover};
@@ -287,7 +287,10 @@ impl Offline<'_> {
         let at = segments.binary_search_by_key(&place.segment, |site| site.segment);
         let outcome = match at {
             Err(_) => Err("the segment is missing".into()),
-            Ok(at) => check_header(&*self.open(place.segment)?, &segments[at], id, place),
+            Ok(at) => {
+                let file = self.open(place.segment)?;
+                read_header(&*file, &segments[at], id, place).map(drop)
+            }
         };
         if let Err(wrong) = outcome {
             (self.each)(Finding::Missing {

@@ -110,7 +110,8 @@ async fn open_namespace(
 /// Devices that the map knows and nobody gave us.
 fn missing(namespace: &Namespace, devices: &[Device]) -> Vec<base::DeviceId> {
     let given = |id: &base::DeviceId| devices.iter().any(|device| device.id() == *id);
-    let known = namespace.chunks().map().devices.keys().copied();
+    let map = namespace.chunks().map().get();
+    let known = map.devices.keys().copied();
     known.filter(|id| !given(id)).collect()
 }
 

@@ -1,0 +1,93 @@
+use base::{ContainerId, Timestamp};
+use futures_util::poll;
+use map::Map;
+
+use super::*;
+use crate::testing::MemoryDevice;
+
+const GROUP: GroupId = GroupId(0);
+
+fn owner() -> Owner {
+    Owner {
+        account: "a".into(),
+        container: "c".into(),
+        container_id: ContainerId(1),
+        object: "o".into(),
+        version: Timestamp::from_secs(1),
+    }
+}
+
+fn fence() -> Arc<Fence> {
+    let map = Map::default().with_devices([DeviceId(1)]);
+    Arc::new(Fence::new(Current::new(map)))
+}
+
+#[tokio::test]
+async fn a_write_passes_only_with_an_epoch_that_is_not_older() {
+    let fence = fence();
+    let memory = Arc::new(MemoryDevice::new(DeviceId(1)));
+    let device = Fenced::new(memory.clone(), fence.clone());
+    let mut number = 0;
+    let mut write = async |epoch| {
+        number += 1;
+        let id = ChunkId::new(GROUP, 1, number);
+        let payload = [Bytes::from_static(b"x")];
+        device.write(Epoch(epoch), id, &owner(), &payload).await
+    };
+    let closed = write(1).await.unwrap_err();
+    assert!(matches!(closed, StorageError::Unavailable(_)), "{closed}");
+    fence.open();
+    assert_eq!(
+        write(0).await,
+        Err(StorageError::Stale),
+        "older than the map"
+    );
+    write(1).await.unwrap();
+    write(7).await.unwrap();
+    fence.raise(GROUP, Epoch(5)).await;
+    assert_eq!(write(4).await, Err(StorageError::Stale));
+    write(5).await.unwrap();
+    fence.raise(GROUP, Epoch(3)).await;
+    assert_eq!(
+        write(4).await,
+        Err(StorageError::Stale),
+        "it never goes back"
+    );
+    fence.close();
+    assert!(write(9).await.is_err());
+    assert_eq!(memory.chunks().len(), 3);
+}
+
+#[tokio::test]
+async fn a_raise_waits_for_older_writes_and_for_no_others() {
+    let fence = fence();
+    fence.open();
+    let old = fence.pass(GROUP, Epoch(2)).unwrap();
+    let older = fence.pass(GROUP, Epoch(1)).unwrap();
+    let _new = fence.pass(GROUP, Epoch(3)).unwrap();
+    let _other = fence.pass(GroupId(9), Epoch(1)).unwrap();
+    let mut raise = std::pin::pin!(fence.raise(GROUP, Epoch(3)));
+    assert!(poll!(&mut raise).is_pending());
+    assert_eq!(fence.pass(GROUP, Epoch(2)).err(), Some(StorageError::Stale));
+    drop(old);
+    assert!(poll!(&mut raise).is_pending());
+    drop(older);
+    raise.await;
+}
+
+#[tokio::test]
+async fn a_write_whose_caller_is_gone_still_holds_its_pass() {
+    let fence = fence();
+    fence.open();
+    let device = Fenced::new(Arc::new(MemoryDevice::new(DeviceId(1))), fence.clone());
+    let owner = owner();
+    {
+        let payload = [Bytes::from_static(b"x")];
+        let id = ChunkId::new(GROUP, 1, 1);
+        let mut write = device.write(Epoch(1), id, &owner, &payload);
+        assert!(poll!(&mut write).is_pending());
+    }
+    let mut raise = std::pin::pin!(fence.raise(GROUP, Epoch(2)));
+    assert!(poll!(&mut raise).is_pending(), "the device still writes");
+    raise.await;
+}

@@ -1,0 +1,159 @@
+//! Copies to a new member of a group what the others have.
+//!
+//! Whoever calls has seen to it that every member's node refuses writers that do not know the new
+//! member (see `fence`). Then one pass over a full member's list is enough: what is not in the list is
+//! written to the new member by its writer. A copy may meet the writer's own; a device keeps one.
+
+use base::{ChunkId, DeviceId, GroupId};
+use bytes::Bytes;
+use map::{Epoch, Fill};
+
+use crate::{Chunks, Description, Error, Storage, StorageError};
+
+/// What a pass has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// Chunks that were there already.
+    pub present: u64,
+    pub copied: u64,
+    pub copied_bytes: u64,
+    /// Chunks of which no good copy was found anywhere.
+    pub lost: u64,
+}
+
+impl Chunks {
+    /// Makes `device`, which is here and a filling member of `group`, hold what the full members hold.
+    /// `progress` is told after each chunk, and waits as long as it likes to keep the copying slow.
+    ///
+    /// # Errors
+    /// If the device takes no more, no full member can be asked, or the group has changed since. What
+    /// was copied stays and is not copied again.
+    pub async fn fill(
+        &self,
+        group: GroupId,
+        device: DeviceId,
+        mut progress: impl AsyncFnMut(&Filled),
+    ) -> Result<Filled, Error> {
+        let mut filled = Filled::default();
+        let (epoch, full) = self.filling(group, device)?;
+        let target = self.device(device)?;
+        let mut after = None;
+        loop {
+            let page = self.list(&full, group, after).await?;
+            let Some(last) = page.last() else {
+                return Ok(filled);
+            };
+            after = Some(*last);
+            for id in page {
+                if self.filling(group, device)?.0 != epoch {
+                    return Err(Error::unavailable());
+                }
+                match target.describe(id).await {
+                    Ok(_) => filled.present += 1,
+                    Err(StorageError::Missing | StorageError::Damaged(_)) => {
+                        self.copy(&full, epoch, id, &*target, &mut filled).await?;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                progress(&filled).await;
+            }
+        }
+    }
+
+    /// The group's epoch and its full members, if `device` is a filling one.
+    fn filling(&self, group: GroupId, device: DeviceId) -> Result<(Epoch, Vec<DeviceId>), Error> {
+        let map = self.inner.map.load();
+        let group = map.groups.get(&group).ok_or_else(Error::unavailable)?;
+        let fills = |fill| matches!(fill, Fill::Filling { .. });
+        let mut members = group.members.iter();
+        if !members.any(|member| member.device == device && fills(member.fill)) {
+            return Err(Error::unavailable());
+        }
+        Ok((group.epoch, group.full().collect()))
+    }
+
+    /// A page of the first full member that answers. All of them list the same, but for what is being
+    /// written or deleted.
+    async fn list(
+        &self,
+        full: &[DeviceId],
+        group: GroupId,
+        after: Option<ChunkId>,
+    ) -> Result<Vec<ChunkId>, Error> {
+        for id in full {
+            let Some(source) = self.inner.devices.get(*id) else {
+                continue;
+            };
+            match source.list(group, after).await {
+                Ok(page) => return Ok(page),
+                Err(error) => tracing::debug!(%group, device = %id, %error, "not listed"),
+            }
+        }
+        Err(Error::unavailable())
+    }
+
+    async fn copy(
+        &self,
+        full: &[DeviceId],
+        epoch: Epoch,
+        id: ChunkId,
+        target: &dyn Storage,
+        filled: &mut Filled,
+    ) -> Result<(), Error> {
+        let (mut damaged, mut unreached) = (false, false);
+        for device in full {
+            let Some(source) = self.inner.devices.get(*device) else {
+                unreached = true;
+                continue;
+            };
+            match fetch(&*source, id).await {
+                Ok((Description { owner, bytes }, payload)) => {
+                    target.write(epoch, id, &owner, &payload).await?;
+                    // What was written is believed when it has been read.
+                    fetch(target, id).await?;
+                    filled.copied += 1;
+                    filled.copied_bytes += u64::from(bytes);
+                    return Ok(());
+                }
+                Err(StorageError::Missing) => {}
+                Err(error) => {
+                    tracing::warn!(chunk = %id, %device, %error, "bad copy");
+                    match error {
+                        StorageError::Damaged(_) => damaged = true,
+                        _ => unreached = true,
+                    }
+                }
+            }
+        }
+        match (damaged, unreached) {
+            (_, true) => Err(Error::unavailable()),
+            (true, false) => {
+                tracing::error!(chunk = %id, "no good copy of a chunk is left");
+                filled.lost += 1;
+                Ok(())
+            }
+            // It was deleted since it was listed.
+            (false, false) => Ok(()),
+        }
+    }
+}
+
+/// A whole chunk, verified.
+async fn fetch(
+    source: &dyn Storage,
+    id: ChunkId,
+) -> Result<(Description, Vec<Bytes>), StorageError> {
+    let read_max = u32::try_from(device::READ_BYTES_MAX).expect("1 MiB fits");
+    let description = source.describe(id).await?;
+    let mut payload = Vec::new();
+    let mut start = 0;
+    while start < description.bytes {
+        let end = description.bytes.min(start + read_max);
+        payload.push(source.read(id, start..end).await?);
+        start = end;
+    }
+    Ok((description, payload))
+}
+
+#[cfg(test)]
+mod tests;
