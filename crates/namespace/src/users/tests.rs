@@ -13,7 +13,7 @@ async fn add(users: &Users, name: &str, password: &str) -> Result<Created, Error
         .await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_password_is_right_or_wrong() {
     let users = users();
     assert!(users.is_empty().await.unwrap());
