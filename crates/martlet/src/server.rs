@@ -9,6 +9,7 @@ mod greeting;
 mod layers;
 mod limits;
 mod numbers;
+mod patience;
 mod settings;
 mod stop;
 mod system;
@@ -28,6 +29,7 @@ use crate::logging;
 use first_start::Made;
 use greeting::{First, Greeting};
 use layers::Layers;
+use patience::Patience;
 use stop::{Signals, Stop};
 use system::System;
 
@@ -109,14 +111,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let env = canary::env(env);
     let mut signals = Signals::listen().map_err(|error| Failure::Fault(error.into()))?;
     // Taken before anything on disk is touched, and listened on when all is ready.
-    let clients = bind(config.listen).map_err(Failure::Address)?;
-    let admins = config
-        .admin_listen
-        .map(bind)
-        .transpose()
-        .map_err(Failure::Address)?;
+    let mut patience = Patience::new();
+    let clients = patience.get(|| bind(config.listen)).await;
+    let clients = clients.map_err(Failure::Address)?;
+    let admins = patience.get(|| config.admin_listen.map(bind).transpose());
+    let admins = admins.await.map_err(Failure::Address)?;
 
-    let layers = Layers::open(&env, config).await.map_err(Failure::Data)?;
+    let layers = Layers::open(&env, config, &mut patience).await;
+    let layers = layers.map_err(Failure::Data)?;
     let first = first_start::administrator(&env, &layers.namespace, &config.data[0]);
     let first = first.await.map_err(Failure::Data)?;
     let socket = Socket::bind(&config.data[0]).context("making the admin socket");

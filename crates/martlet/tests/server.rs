@@ -28,27 +28,32 @@ struct Server {
 
 impl Server {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(MARTLET)
+        Self::greeted(data, Self::spawn(data, "127.0.0.1:0"))
+    }
+
+    fn spawn(data: &Path, listen: &str) -> Child {
+        Command::new(MARTLET)
             .args(["server", "--shards", "2", "--reserve-bytes", "32MiB"])
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--listen", listen, "--admin-listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env_remove("JOURNAL_STREAM")
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// Waits until it serves.
+    fn greeted(data: &Path, mut child: Child) -> Self {
         let mut greeting = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         while !greeting.contains("Ctrl-C") {
             if lines.read_line(&mut greeting).unwrap() == 0 {
                 let mut log = String::new();
-                child
-                    .stderr
-                    .take()
-                    .unwrap()
-                    .read_to_string(&mut log)
-                    .unwrap();
+                if let Some(mut stderr) = child.stderr.take() {
+                    stderr.read_to_string(&mut log).unwrap();
+                }
                 panic!("the server ended early:\n{greeting}{log}");
             }
         }
@@ -290,6 +295,9 @@ fn the_admin_address_wants_a_reseller() {
     let server = Server::start(dir.path());
     server.command(&["user", "add", "a:owner"]);
     assert_eq!(server.admin("GET", "/healthz", &[], b"").status, 200);
+    let wrong = basic("main:admin:wrong");
+    let wrong = [("Authorization", wrong.as_str())];
+    assert_eq!(server.admin("GET", "/metrics", &wrong, b"").status, 401);
     for path in [
         "/metrics",
         "/admin/status",
@@ -304,11 +312,6 @@ fn the_admin_address_wants_a_reseller() {
                 .unwrap()
                 .starts_with("Basic")
         );
-        let wrong = [("Authorization", basic("main:admin:wrong"))];
-        let wrong = wrong
-            .each_ref()
-            .map(|(name, value)| (*name, value.as_str()));
-        assert_eq!(server.admin("GET", path, &wrong, b"").status, 401);
         let right = basic(&format!("main:admin:{}", server.password()));
         let right = [("Authorization", right.as_str())];
         assert_eq!(server.admin("GET", path, &right, b"").status, 200, "{path}");
@@ -412,10 +415,16 @@ fn a_start_that_cannot_be_says_why_in_one_sentence() {
     };
     let data = dir.path().display().to_string();
     let fresh_text = fresh.display().to_string();
-    let (code, said) = start(&["--data", &data, "--listen", "127.0.0.1:0"]);
+    // Both wait a few seconds first, for a server that is about to end.
+    let (in_use, no_address) = std::thread::scope(|scope| {
+        let in_use = scope.spawn(|| start(&["--data", &data, "--listen", "127.0.0.1:0"]));
+        let no_address = start(&["--data", &fresh_text, "--listen", &taken]);
+        (in_use.join().unwrap(), no_address)
+    });
+    let (code, said) = in_use;
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("in use by another process"), "{said}");
-    let (code, said) = start(&["--data", &fresh_text, "--listen", &taken]);
+    let (code, said) = no_address;
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains(&taken), "{said}");
     assert!(
@@ -426,6 +435,85 @@ fn a_start_that_cannot_be_says_why_in_one_sentence() {
     assert_eq!(code, Some(2), "{said}");
     let (code, said) = start(&["--config", "/nonexistent.toml"]);
     assert_eq!(code, Some(2), "{said}");
+}
+
+/// Of its address first, then of its directory.
+#[test]
+fn a_start_waits_for_the_server_before_it_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = Server::start(dir.path());
+    for listen in [before.swift.clone(), "127.0.0.1:0".to_owned()] {
+        let mut next = Server::spawn(dir.path(), &listen);
+        let mut log = BufReader::new(next.stderr.take().unwrap()).lines();
+        let waits = log
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains("waiting for another process to end"));
+        assert!(waits.is_some(), "it ended");
+        before.child.kill().unwrap();
+        let next = Server::greeted(dir.path(), next);
+        next.login("main:admin", &next.password()).unwrap();
+        before = next;
+    }
+}
+
+#[test]
+fn an_administrator_may_be_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let url = format!("http://{}", server.admin);
+    let ask = |user: &str, password: &str, words: &[&str]| {
+        let output = Command::new(MARTLET)
+            .args(words)
+            .args(["--server", &url])
+            .current_dir(elsewhere.path())
+            .env("MARTLET_USER", user)
+            .env("MARTLET_PASSWORD", password)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let password = server.password();
+    let admin = |words: &[&str]| {
+        let (code, said, error) = ask("main:admin", &password, words);
+        assert_eq!((code, error.as_str()), (Some(0), ""), "{words:?}");
+        said
+    };
+    let said = admin(&["user", "add", "photos:anna", "--group", "staff"]);
+    let (_, anna) = said.split_once("password  ").unwrap();
+    let anna = anna.lines().next().unwrap();
+    server.login("photos:anna", anna).unwrap();
+    let list = admin(&["user", "list"]);
+    assert!(list.contains("photos:anna  owner     staff\n"), "{list}");
+    let screen = admin(&["status"]);
+    assert!(screen.contains("damage    none known\n"), "{screen}");
+    let status = admin(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["shards"], 2);
+
+    let refused = |user: &str, password: &str, reason: &str| {
+        for words in [&["status"][..], &["user", "remove", "photos:anna"]] {
+            let (code, said, error) = ask(user, password, words);
+            assert_eq!((code, said.as_str()), (Some(2), ""), "{words:?}");
+            assert_eq!(error, format!("martlet: {reason}\n"), "{words:?}");
+        }
+    };
+    refused(
+        "main:admin",
+        "wrong",
+        "this needs credentials: account:user and password",
+    );
+    refused("photos:anna", anna, "this needs a reseller's credentials");
+
+    admin(&["user", "passwd", "photos:anna"]);
+    assert_eq!(server.login("photos:anna", anna), Err(401));
+    admin(&["user", "remove", "photos:anna"]);
+    assert!(!admin(&["user", "list"]).contains("photos:anna"));
 }
 
 #[test]

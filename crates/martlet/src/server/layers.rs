@@ -12,6 +12,7 @@ use namespace::{Background, Namespace, Owns};
 use shard::Shards;
 
 use super::devices::Plan;
+use super::patience::Patience;
 use crate::config::Config;
 
 pub(super) struct Layers {
@@ -22,22 +23,29 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub(super) async fn open(env: &Env, config: &Config) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        env: &Env,
+        config: &Config,
+        patience: &mut Patience,
+    ) -> anyhow::Result<Self> {
         let plan = Plan::of(env, &config.data, config.shards)?;
         let mut devices = Vec::new();
         if plan.is_new {
             plan.make(env)?;
-            devices = open_devices(env, config, &plan.to_make)?;
+            devices = open_devices(env, config, &plan.to_make, patience).await?;
             Shards::format(&devices, plan.shards, &config.shard())?;
             plan.done(env)?;
         }
-        devices.extend(open_devices(env, config, &plan.made)?);
+        devices.extend(open_devices(env, config, &plan.made, patience).await?);
         let shards = Shards::open(env, devices.clone(), plan.shards, config.shard());
         let shards = Arc::new(shards.await.context("opening the shards")?);
         let mut namespace = open_namespace(env, config, &shards, &devices).await?;
         report_missing(&namespace, &devices);
         if !plan.is_new && !plan.to_make.is_empty() {
-            devices.extend(add_devices(env, config, &plan, &namespace, &devices)?);
+            check_none_is_missing(&plan, &namespace, &devices)?;
+            plan.make(env)?;
+            devices.extend(open_devices(env, config, &plan.to_make, patience).await?);
+            plan.done(env)?;
             namespace = open_namespace(env, config, &shards, &devices).await?;
         }
         let background = namespace.start();
@@ -81,12 +89,21 @@ impl Layers {
     }
 }
 
-fn open_devices(env: &Env, config: &Config, dirs: &[PathBuf]) -> anyhow::Result<Vec<Device>> {
-    let open = |dir: &PathBuf| {
-        let device = Device::open(env.clone(), dir, config.device());
-        device.with_context(|| format!("opening {}", dir.display()))
-    };
-    dirs.iter().map(open).collect()
+async fn open_devices(
+    env: &Env,
+    config: &Config,
+    dirs: &[PathBuf],
+    patience: &mut Patience,
+) -> anyhow::Result<Vec<Device>> {
+    let mut devices = Vec::new();
+    for dir in dirs {
+        let open = || {
+            let device = Device::open(env.clone(), dir, config.device());
+            device.with_context(|| format!("opening {}", dir.display()))
+        };
+        devices.push(patience.get(open).await?);
+    }
+    Ok(devices)
 }
 
 async fn open_namespace(
@@ -121,16 +138,14 @@ fn report_missing(namespace: &Namespace, devices: &[Device]) {
     }
 }
 
-/// Makes devices of directories that are added to a server that was there before.
-fn add_devices(
-    env: &Env,
-    config: &Config,
+/// Before directories are added to a server that was there before: an empty one may be the mount
+/// point of a disk that is not mounted, and what would be written there would be hidden as soon as it
+/// is.
+fn check_none_is_missing(
     plan: &Plan,
     namespace: &Namespace,
     devices: &[Device],
-) -> anyhow::Result<Vec<Device>> {
-    // An empty directory may be the mount point of a disk that is not mounted: what would be
-    // written there would be hidden as soon as it is.
+) -> anyhow::Result<()> {
     if let Some(device) = missing(namespace, devices).first() {
         let dir = plan.to_make.first().map(|dir| dir.display().to_string());
         bail!(
@@ -139,10 +154,7 @@ fn add_devices(
             dir.unwrap_or_default()
         );
     }
-    plan.make(env)?;
-    let added = open_devices(env, config, &plan.to_make)?;
-    plan.done(env)?;
-    Ok(added)
+    Ok(())
 }
 
 /// Tells a device's scrubber whether a chunk is still needed.
