@@ -4,6 +4,8 @@
 //! back. A device's lock file keeps other processes out, and nothing else of ours opens the file.
 //! LMDB does its own file access, so this works on the real directory even in a simulated world.
 
+mod verify;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -17,7 +19,8 @@ pub type Lmdb = heed::Env<WithoutTls>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     ReadWrite,
-    /// Touches nothing, not even the lock file: for offline checks under the device's own lock.
+    /// Touches nothing, not even the lock file: for offline checks under the device's own lock. The
+    /// file may be damaged, so its structure is read first.
     ReadOnly,
 }
 
@@ -33,9 +36,11 @@ pub fn open(
     /// Readers hold a slot for microseconds, and each is a thread or a short blocking job.
     const READERS_MAX: u32 = 1024;
 
-    if access == Access::ReadWrite {
-        make_dir(dir).map_err(heed::Error::Io)?;
+    match access {
+        Access::ReadWrite => make_dir(dir),
+        Access::ReadOnly => verify::verify(dir),
     }
+    .map_err(heed::Error::Io)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options
         .map_size(map_bytes)
@@ -87,8 +92,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Whether the error says that the file itself is bad, so that no retry helps.
 pub fn is_corrupt(error: &heed::Error) -> bool {
-    let heed::Error::Mdb(error) = error else {
-        return matches!(error, heed::Error::Decoding(_));
+    let error = match error {
+        heed::Error::Mdb(error) => error,
+        heed::Error::Io(error) => return error.kind() == io::ErrorKind::InvalidData,
+        other => return matches!(other, heed::Error::Decoding(_)),
     };
     matches!(
         error,
