@@ -115,10 +115,15 @@ pub enum Fill {
 /// Where a shard is. Its leader makes the Raft membership what is said here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replicas {
+    /// The map's epoch when the devices were last others: what is reported of an older one is of the
+    /// past.
+    pub epoch: Epoch,
     /// They vote. The first leads, if it can.
     pub voters: Vec<DeviceId>,
-    /// They have a copy, or get it, and do not vote: on their way in, or out.
-    pub learners: Vec<DeviceId>,
+    /// They learn, to become voters.
+    pub joining: Vec<DeviceId>,
+    /// They were voters, and keep what they have until the others have agreed to go on without them.
+    pub leaving: Vec<DeviceId>,
 }
 
 /// What the cluster consists of.
@@ -153,9 +158,10 @@ impl Group {
 }
 
 impl Replicas {
-    /// All devices that are to have a replica.
+    /// All devices that have a replica or are to get one.
     pub fn devices(&self) -> impl Iterator<Item = DeviceId> {
-        self.voters.iter().chain(&self.learners).copied()
+        let all = self.voters.iter().chain(&self.joining);
+        all.chain(&self.leaving).copied()
     }
 }
 
@@ -207,15 +213,7 @@ impl Map {
                 is_draining: false,
             };
             map.devices.insert(id, device);
-            let group = Group {
-                policy: Self::POLICY,
-                epoch: map.epoch,
-                members: vec![Member {
-                    device: id,
-                    fill: Fill::Full,
-                }],
-                is_spare: false,
-            };
+            let group = Group::new(map.epoch, &[id], false);
             map.groups.insert(map.next_group(), group);
         }
         match map.devices.len() == self.devices.len() {

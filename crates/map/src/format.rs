@@ -135,8 +135,10 @@ mod tests {
         group.epoch = Epoch(299);
         group.is_spare = true;
         let replicas = Replicas {
+            epoch: Epoch(298),
             voters: vec![DeviceId(5)],
-            learners: vec![DeviceId(6), DeviceId(7)],
+            joining: vec![DeviceId(6), DeviceId(7)],
+            leaving: vec![DeviceId(8)],
         };
         map.shards.insert(ShardId(0), replicas);
         map

@@ -8,13 +8,18 @@
 //! for ever, and the epoch tells late writers from those that know all members.
 //!
 //! In reading order: the values (`cluster`), the bytes that they travel and lie as (`format`), the
-//! choice of a group for a chunk (`place`), and the one place where a value is exchanged (`current`).
+//! choice of a group for a chunk (`place`), how one map becomes another (`step`), what is to be changed next
+//! (`plan`), and the one place where a value is exchanged (`current`).
 
 mod cluster;
 mod current;
 mod format;
 mod place;
+mod plan;
+mod step;
 
 pub use cluster::{Device, Epoch, Fill, Group, Map, Member, Node, Policy, Replicas, State, WIDTH};
 pub use current::Current;
 pub use format::Invalid;
+pub use plan::{Membership, Observed, next_steps};
+pub use step::Step;
