@@ -2,7 +2,7 @@
 //!
 //! A cycle starts the server, compares all that it holds with the ledger, lets many clients loose and
 //! takes it down at a random moment, now and then already while it starts. A start that takes an
-//! acknowledged write back, or half of an unacknowledged one, is a [`Violation`]; so
+//! acknowledged write back, or half of an unacknowledged one, is a [`Violation`](crate::Violation); so
 //! is whatever `martlet check` finds in the directory as the crash left it.
 
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::verify;
 use crate::volume::{Kind, Volume};
 use crate::workload::Load;
-use crate::{Violation, promised};
+use crate::{broken, promised};
 
 /// What takes the server down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,12 +224,4 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
-}
-
-/// Whatever a server fails at after a crash, it has promised.
-fn broken(error: anyhow::Error) -> anyhow::Error {
-    if error.is::<Violation>() {
-        return error;
-    }
-    Violation(format!("{error:#}")).into()
 }

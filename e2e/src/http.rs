@@ -6,7 +6,10 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::network::Namespace;
 
 /// Longer than any answer should take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -92,19 +95,53 @@ impl fmt::Debug for Response {
     }
 }
 
+/// Where a server is found.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// This process's own if there is none.
+    pub namespace: Option<Arc<Namespace>>,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            namespace: None,
+        }
+    }
+}
+
+impl Endpoint {
+    fn connect(&self, patience: Duration) -> io::Result<TcpStream> {
+        match &self.namespace {
+            Some(namespace) => namespace.connect(self.address, patience),
+            None => TcpStream::connect_timeout(&self.address, patience),
+        }
+    }
+}
+
 /// One client.
 pub struct Client {
-    address: SocketAddr,
+    endpoint: Endpoint,
+    patience: Duration,
     stream: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
     /// Connects when it has something to say.
-    pub const fn new(address: SocketAddr) -> Self {
+    pub fn new(endpoint: impl Into<Endpoint>) -> Self {
         Self {
-            address,
+            endpoint: endpoint.into(),
+            patience: PATIENCE,
             stream: None,
         }
+    }
+
+    /// Gives up when nothing moves for so long.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Sends the request and reads the whole answer. After an error the connection is closed, and
@@ -126,10 +163,10 @@ impl Client {
     }
 
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
-        let stream = TcpStream::connect(self.address)?;
+        let stream = self.endpoint.connect(self.patience)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
         Ok(BufReader::new(stream))
     }
 }

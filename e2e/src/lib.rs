@@ -10,12 +10,14 @@
 
 pub mod binary;
 pub mod clients;
+pub mod cluster;
 pub mod conformance;
 pub mod crash;
 pub mod damage;
 pub mod files;
 pub mod http;
 pub mod ledger;
+pub mod network;
 mod process;
 pub mod raw;
 pub mod server;
@@ -40,6 +42,14 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+/// Whatever a server fails at when nothing is broken any more, it has promised.
+fn broken(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<Violation>() {
+        return error;
+    }
+    Violation(format!("{error:#}")).into()
+}
 
 /// Fails with a [`Violation`] unless the condition holds.
 macro_rules! promised {

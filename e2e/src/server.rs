@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::http::{Client, Request};
+use crate::http::{Client, Endpoint, Request};
+use crate::network::Namespace;
 use crate::process;
 
 /// Longer than any start should take on a busy machine.
@@ -30,6 +32,8 @@ pub struct Launch {
     /// Another free one at each start if there is none.
     pub address: Option<SocketAddr>,
     pub environment: Vec<(&'static str, String)>,
+    /// The network that it lives in; this process's own if there is none.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 impl Launch {
@@ -42,6 +46,7 @@ impl Launch {
             arguments: vec!["--admin-listen".to_owned(), "off".to_owned()],
             address: None,
             environment: Vec::new(),
+            namespace: None,
         }
     }
 
@@ -67,10 +72,14 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = command.spawn().context("starting the server")?;
+        let child = match &self.namespace {
+            Some(namespace) => namespace.within(|| command.spawn()),
+            None => command.spawn(),
+        };
         Ok(Server {
-            child,
+            child: child.context("starting the server")?,
             address,
+            namespace: self.namespace.clone(),
             log: self.log.clone(),
         })
     }
@@ -104,14 +113,7 @@ impl Launch {
 
     /// The offline check of the data directory, while no server runs. Gives its complaint, if any.
     pub fn check(&self) -> Result<Option<String>> {
-        let output = self.command("check").arg(&self.data).output()?;
-        let text =
-            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        match output.status.code() {
-            Some(0) => Ok(None),
-            Some(1) => Ok(Some(text.into_owned())),
-            _ => bail!("martlet check ended with {}: {text}", output.status),
-        }
+        check(&self.binary, &[&self.data])
     }
 
     /// The name and password of the administrator whom the first start made.
@@ -136,19 +138,40 @@ impl Launch {
     }
 }
 
+/// The offline check of all data directories of a server or a cluster, while nothing runs on them. Gives its
+/// complaint, if any.
+pub fn check(binary: &Path, data: &[&PathBuf]) -> Result<Option<String>> {
+    let output = Command::new(binary).arg("check").args(data).output()?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => Ok(None),
+        Some(1) => Ok(Some(text.into_owned())),
+        _ => bail!("martlet check ended with {}: {text}", output.status),
+    }
+}
+
 /// A running server. It is killed when it is dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    namespace: Option<Arc<Namespace>>,
     log: PathBuf,
 }
 
 impl Server {
+    /// Where its clients find it.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            address: self.address,
+            namespace: self.namespace.clone(),
+        }
+    }
+
     /// Waits until the server answers; fails if it ends instead.
     pub fn wait_until_ready(&mut self) -> Result<()> {
         const STEP: Duration = Duration::from_millis(1);
         let deadline = Instant::now() + START_TIME_MAX;
-        let mut client = Client::new(self.address);
+        let mut client = Client::new(self.endpoint());
         loop {
             if client
                 .send(&Request::new("GET", "/healthcheck"))
@@ -186,6 +209,15 @@ impl Server {
                 self.last_words()
             ),
         }
+    }
+
+    /// Stops it in its tracks, as a machine that stalls, until it is resumed.
+    pub fn pause(&self) -> Result<()> {
+        Ok(kill_process(self.pid(), Signal::STOP)?)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        Ok(kill_process(self.pid(), Signal::CONT)?)
     }
 
     /// Whether it still runs.

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::http::{Client, Request, Response};
+use crate::http::{Client, Endpoint, Request, Response};
 
 /// One connection with a token.
 pub struct Session {
@@ -17,8 +17,8 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn login(address: SocketAddr, user: &str, password: &str) -> Result<Self> {
-        let mut client = Client::new(address);
+    pub fn login(endpoint: impl Into<Endpoint>, user: &str, password: &str) -> Result<Self> {
+        let mut client = Client::new(endpoint);
         let request = Request::new("GET", "/auth/v1.0")
             .header("X-Auth-User", user)
             .header("X-Auth-Key", password);
@@ -44,12 +44,19 @@ impl Session {
     }
 
     /// Another connection with the same token, perhaps to the server's next run.
-    pub fn again(&self, address: SocketAddr) -> Self {
+    pub fn again(&self, endpoint: impl Into<Endpoint>) -> Self {
         Self {
-            client: Client::new(address),
+            client: Client::new(endpoint),
             token: self.token.clone(),
             account: self.account.clone(),
         }
+    }
+
+    /// Gives up when nothing moves for so long.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        let client = self.client.with_patience(patience);
+        Self { client, ..self }
     }
 
     /// A request for a container, an object, or with an empty path the account, with the token. `path` is not

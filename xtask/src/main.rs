@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod ci;
 mod clients;
+mod cluster;
 mod conformance;
 mod crash;
 mod dev;
@@ -45,6 +46,8 @@ enum Task {
     },
     /// Crashes and power cuts under load
     Crash(crash::Arguments),
+    /// Several nodes under load, and faults of every kind
+    Cluster(cluster::Arguments),
     /// Bits that flip while the server is down
     Flips(flips::Arguments),
     /// swift and rclone with a large tree, and a kill -9 in the middle
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Dev { arguments } => dev::run_server(&arguments),
         Task::Crash(arguments) => crash::run_all(&arguments),
+        Task::Cluster(arguments) => cluster::run_all(&arguments),
         Task::Flips(arguments) => flips::run(&arguments),
         Task::Clients(arguments) => clients::run(&arguments),
         Task::Conformance(api) => conformance::run(&api),

@@ -2,5 +2,6 @@
 
 mod abuse;
 mod clients;
+mod cluster;
 mod crash;
 mod damage;

@@ -1,0 +1,112 @@
+//! Clusters keep their promises whatever happens, and the harness would notice if they did not.
+
+use std::time::Duration;
+
+use e2e::binary::{Build, martlet};
+use e2e::cluster::{self, Plan, Scenario};
+use e2e::{Violation, may_skip, volume};
+
+fn plan(build: Build, scenario: Scenario, nodes: usize, cycles: usize) -> Plan {
+    let seed = e2e::seed();
+    eprintln!("E2E_SEED={seed}");
+    Plan {
+        binary: martlet(build).expect("it builds"),
+        scenario,
+        nodes,
+        cycles,
+        seed,
+        environment: Vec::new(),
+    }
+}
+
+fn is_possible(plan: &Plan) -> bool {
+    let joins = plan.nodes == 1 || cluster::can_join(&plan.binary).expect("it says");
+    let power_cuts = plan.scenario != Scenario::PowerCuts || volume::is_possible();
+    may_skip(joins, "martlet server has no --join")
+        && may_skip(power_cuts, "needs root and loop devices")
+}
+
+#[track_caller]
+fn check(scenario: Scenario, nodes: usize, cycles: usize) {
+    let plan = plan(Build::Plain, scenario, nodes, cycles);
+    if is_possible(&plan) {
+        let report = cluster::run(&plan);
+        eprintln!("{}", report.expect("all promises are kept"));
+    }
+}
+
+/// A harness that cannot find a planted bug proves nothing about those that nobody planted.
+#[track_caller]
+fn check_is_caught(canary: &str, scenario: Scenario, nodes: usize) {
+    /// A bug that shows in one of ten is still found.
+    const CYCLES_MAX: usize = 50;
+    let mut plan = plan(Build::Canary, scenario, nodes, CYCLES_MAX);
+    plan.environment = vec![("CANARY", canary.to_owned())];
+    if is_possible(&plan) {
+        let error = cluster::run(&plan).expect_err("the planted bug must be found");
+        assert!(error.is::<Violation>(), "{error:?}");
+        eprintln!("caught: {error:#}");
+    }
+}
+
+const PAUSE: Duration = Duration::from_secs(3);
+
+#[test]
+fn one_node_is_linearizable_under_faults() {
+    check(Scenario::Faults, 1, 6);
+}
+
+#[test]
+fn one_node_that_paused_serves_nothing_stale() {
+    check(Scenario::Pauses(PAUSE), 1, 1);
+}
+
+#[test]
+fn three_nodes_are_linearizable_under_faults() {
+    check(Scenario::Faults, 3, 8);
+}
+
+#[test]
+fn three_nodes_that_are_killed_lose_nothing() {
+    check(Scenario::Kills, 3, 5);
+}
+
+#[test]
+fn three_nodes_without_power_lose_nothing() {
+    check(Scenario::PowerCuts, 3, 3);
+}
+
+#[test]
+fn a_leader_that_paused_serves_nothing_stale() {
+    check(Scenario::Pauses(PAUSE), 3, 2);
+}
+
+#[test]
+fn two_of_three_nodes_serve() {
+    check(Scenario::Availability, 3, 1);
+}
+
+#[test]
+fn a_cluster_grows_under_load() {
+    check(Scenario::Growth, 5, 0);
+}
+
+#[test]
+fn a_skipped_sync_of_the_log_is_caught() {
+    check_is_caught("log-sync-skipped", Scenario::PowerCuts, 1);
+}
+
+#[test]
+fn an_acknowledgement_before_the_quorum_is_caught() {
+    check_is_caught("acknowledged-before-quorum", Scenario::Faults, 3);
+}
+
+#[test]
+fn a_list_from_a_follower_is_caught() {
+    check_is_caught("list-from-follower", Scenario::Faults, 3);
+}
+
+#[test]
+fn an_epoch_that_is_not_checked_is_caught() {
+    check_is_caught("epoch-unchecked", Scenario::Faults, 3);
+}
