@@ -57,7 +57,7 @@ pub struct Config {
     /// From the first packet to the other's hello.
     pub connect_timeout: Duration,
     /// A connection on which nothing was heard for so long is dead. Each side says something at
-    /// least every 2/5 of it.
+    /// least four times in it.
     pub silence: Duration,
     /// A connection that had no call for so long is closed.
     pub idle: Duration,

@@ -8,7 +8,7 @@ use base::NodeId;
 use bytes::Bytes;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -23,8 +23,8 @@ use crate::wire::{self, FrameReader, Pulse};
 
 /// A connection whose ends have greeted each other.
 pub(crate) struct Open {
-    pub(crate) reader: FrameReader<ReadHalf<TlsStream<TcpStream>>>,
-    pub(crate) writer: WriteHalf<TlsStream<TcpStream>>,
+    pub(crate) reader: FrameReader<ReadHalf<TlsStream<BufReader<TcpStream>>>>,
+    pub(crate) writer: WriteHalf<TlsStream<BufReader<TcpStream>>>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) theirs: Hello,
 }
@@ -65,7 +65,14 @@ impl Dial {
         let tcp = TcpStream::connect(self.address).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let tls = TlsConnector::from(self.tls);
-        let stream = tls.connect(self.name, tcp).await.map_err(failed)?;
+        let mut stream = tls
+            .connect(self.name, BufReader::with_capacity(wire::SOCKET_BYTES, tcp))
+            .await
+            .map_err(failed)?;
+        stream
+            .get_mut()
+            .1
+            .set_buffer_limit(Some(wire::SOCKET_BYTES));
         let (reader, mut writer) = tokio::io::split(stream);
         let pulse = Arc::new(Pulse::new(silence));
         let mut reader = FrameReader::new(reader, pulse.clone());

@@ -139,7 +139,10 @@ impl Inner {
             let (best, opening) = self.pick(links)?;
             tokio::select! {
                 biased;
-                Some(place) = slot(best.clone()) => return Ok(place),
+                // Without a place the link broke while we waited: on to the next.
+                place = slot(best.clone()) => if let Some(place) = place {
+                    return Ok(place);
+                },
                 opened = opened(opening) => match opened {
                     Err(fault) if best.is_none() => return Err(fault),
                     Ok(()) | Err(_) => {}

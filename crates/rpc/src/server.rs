@@ -9,7 +9,7 @@ use base::metrics::Report;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -165,8 +165,8 @@ async fn refused_by_system(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-type Reader = FrameReader<ReadHalf<TlsStream<TcpStream>>>;
-type Writer = WriteHalf<TlsStream<TcpStream>>;
+type Reader = FrameReader<ReadHalf<TlsStream<BufReader<TcpStream>>>>;
+type Writer = WriteHalf<TlsStream<BufReader<TcpStream>>>;
 
 /// A connection whose other end has said who it is.
 struct Guest {
@@ -232,12 +232,19 @@ impl<S: Service> Shared<S> {
     ) -> Result<Guest, Fault> {
         tcp.set_nodelay(true).map_err(Fault::broken)?;
         let tls = TlsAcceptor::from(self.tls.clone());
-        let stream = tls.accept(tcp).await.map_err(Fault::broken)?;
+        let mut stream = tls
+            .accept(BufReader::with_capacity(wire::SOCKET_BYTES, tcp))
+            .await
+            .map_err(Fault::broken)?;
         let certificates = stream.get_ref().1.peer_certificates();
         let node = match certificates.and_then(|chain| chain.first()) {
             Some(certificate) => Some(tls::peer(certificate, self.cluster).map_err(Fault::broken)?),
             None => None,
         };
+        stream
+            .get_mut()
+            .1
+            .set_buffer_limit(Some(wire::SOCKET_BYTES));
         let (reader, mut writer) = tokio::io::split(stream);
         let pulse = Arc::new(Pulse::new(self.config.silence));
         let mut reader = FrameReader::new(reader, pulse.clone());

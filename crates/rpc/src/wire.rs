@@ -20,17 +20,21 @@ use tokio::time::MissedTickBehavior;
 use crate::error::Fault;
 use crate::frame::{BadFrame, HEADER_BYTES, HELLO_BYTES_MAX, Header, Hello, Kind};
 
-/// What is read ahead of the frame being handled.
-const READ_BYTES: usize = 64 << 10;
+/// What one system call reads or writes at most. TLS alone would read 4 KiB at a time. Of the buffer, only
+/// what is ever filled takes memory, which is little where messages are small.
+pub(crate) const SOCKET_BYTES: usize = 256 << 10;
+
+/// What is read ahead of the frame being handled: a record of TLS.
+const READ_BYTES: usize = 16 << 10;
 
 /// Pieces up to here are copied together; a longer one is written from where it lies.
 const COPY_BYTES_MAX: usize = 4 << 10;
 
-/// A batch is written when it has so much: some records of TLS.
-const BATCH_BYTES: usize = 128 << 10;
+/// A batch is written when it has so much.
+const BATCH_BYTES: usize = SOCKET_BYTES;
 
 /// Ticks of the [`Pulse`] in [`crate::Config::silence`].
-const TICKS: u32 = 5;
+const TICKS: u32 = 8;
 
 /// Whether a connection lives.
 ///
@@ -93,7 +97,7 @@ impl Pulse {
             let silent = self.silent.fetch_add(1, Relaxed) + 1;
             if self.deaf.load(Relaxed) {
                 self.heard();
-            } else if silent > TICKS {
+            } else if silent >= TICKS {
                 return Fault::Silent(self.silence);
             }
         }
@@ -301,3 +305,6 @@ pub(crate) async fn write_hello<W: AsyncWrite + Unpin>(
 pub(crate) fn fit(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("bodies are checked before they are sent")
 }
+
+#[cfg(test)]
+mod tests;

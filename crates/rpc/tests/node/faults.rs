@@ -141,20 +141,6 @@ async fn a_caller_that_falls_silent_is_found_dead_and_its_handlers_end() {
 }
 
 #[tokio::test]
-async fn a_quiet_connection_stays_open() {
-    let server = Server::start(impatient()).await;
-    let peers = server.peers(impatient());
-    let long = calling(&peers, Lane::Small, GATED, Bytes::new());
-    server.state.until(|state| state.entered() == 1).await;
-    // Five times the silence that is allowed: both sides say that they are there.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    server.state.gate.add_permits(1);
-    assert_eq!(long.await.unwrap(), Ok("0".into()));
-    let numbers = numbers(|to| peers.report(to));
-    assert_eq!(numbers["martlet_rpc_connects_total{small}"], 1);
-}
-
-#[tokio::test]
 async fn a_peer_that_lives_but_does_not_answer_is_left_at_the_deadline() {
     let (fake, peers) = fake(Config::default()).await;
     let alive = tokio::spawn(async move {
@@ -236,6 +222,35 @@ async fn a_peer_that_hangs_up_at_once_is_not_asked_all_the_time() {
     );
     let numbers = numbers(|to| peers.report(to));
     assert_eq!(numbers["martlet_rpc_connects_total{small}"], 1);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slot_of_a_connection_that_breaks_gets_another_one() {
+    let config = hasty();
+    let small = LaneConfig {
+        in_flight_max: 1,
+        ..config.small.clone()
+    };
+    let (fake, peers) = fake(Config { small, ..config }).await;
+    let first = calling(&peers, Lane::Small, ECHO, "1".into());
+    let mut stream = welcome(&fake).await;
+    assert_eq!(raw::read(&mut stream).await.unwrap().3, b"1");
+    let mut second = Box::pin(call(&peers, Lane::Small, ECHO, "2".into()));
+    let waits = tokio::time::timeout(Duration::from_millis(1), &mut second);
+    assert!(waits.await.is_err());
+    drop(stream);
+    let serving = async {
+        let mut stream = welcome(&fake).await;
+        assert_eq!(raw::read(&mut stream).await.unwrap().3, b"2");
+        let answer = raw::frame(raw::ANSWER, 0, 1, b"2");
+        stream.write_all(&answer).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    };
+    let (answer, _stream) = tokio::join!(second, serving);
+    assert_eq!(answer, Ok("2".into()));
+    let lost = first.await.unwrap();
+    assert!(matches!(lost, Err(CallError::Unknown(_))), "{lost:?}");
 }
 
 #[tokio::test]
@@ -465,18 +480,14 @@ async fn a_slow_callee_holds_no_more_than_its_memory() {
 
 #[tokio::test]
 async fn a_callee_that_waits_for_memory_is_not_taken_for_dead() {
-    let config = |config: Config| Config {
-        silence: impatient().silence,
-        ..config
-    };
-    let server = Server::start(config(three_megabytes())).await;
-    let peers = server.peers(config(Config::default()));
+    let server = Server::start(three_megabytes()).await;
+    let peers = server.peers(Config::default());
     let body = Bytes::from(vec![b'x'; 1 << 20]);
     let calls: Vec<_> = (0..20)
         .map(|_| calling(&peers, Lane::Bulk, GATED, body.clone()))
         .collect();
     server.state.until(|state| state.entered() == 3).await;
-    tokio::time::sleep(impatient().silence * 5).await;
+    tokio::time::sleep(Config::default().silence * 2).await;
     server.state.gate.add_permits(20);
     for call in calls {
         assert_eq!(call.await.unwrap(), Ok("1048576".into()));
