@@ -475,7 +475,8 @@ async fn a_slow_callee_holds_no_more_than_its_memory() {
     }
     assert!(server.state.bytes_most.load(SeqCst) <= 3 << 20);
     let numbers = numbers(|to| peers.report(to));
-    assert_eq!(numbers["martlet_rpc_connects_total{bulk}"], 4);
+    // How many it takes depends on how long they take to open.
+    assert!((1..=4).contains(&numbers["martlet_rpc_connects_total{bulk}"]));
 }
 
 #[tokio::test]
