@@ -203,7 +203,11 @@ impl Walk<'_> {
         }
         let lower = usize::from(u16_at(&bytes, 12));
         let upper = usize::from(u16_at(&bytes, 14));
-        if lower < HEADER_BYTES || lower % 2 != 0 || lower > upper || upper > self.page_bytes {
+        if lower < HEADER_BYTES
+            || !lower.is_multiple_of(2)
+            || lower > upper
+            || upper > self.page_bytes
+        {
             return Err(wrong("has wrong bounds"));
         }
         let count = (lower - HEADER_BYTES) / 2;
@@ -287,7 +291,7 @@ impl Walk<'_> {
     fn free_list(&mut self, list: &[u8]) -> io::Result<()> {
         let mut numbers = list.chunks_exact(8).map(|number| u64_at(number, 0));
         let count = numbers.next();
-        if list.len() % 8 != 0 || count != Some(numbers.len() as u64) {
+        if !list.len().is_multiple_of(8) || count != Some(numbers.len() as u64) {
             return Err(damaged("a list of free pages has a wrong length"));
         }
         let mut last = u64::MAX;
@@ -315,7 +319,7 @@ struct Node<'a> {
 impl<'a> Node<'a> {
     /// `None` unless all of it is between `upper` and the end of the page.
     fn decode(page: &'a [u8], offset: usize, upper: usize, kind: u16) -> Option<Self> {
-        if offset < upper || offset % 2 != 0 || offset + NODE_BYTES > page.len() {
+        if offset < upper || !offset.is_multiple_of(2) || offset + NODE_BYTES > page.len() {
             return None;
         }
         let low = u32_at(page, offset);

@@ -62,6 +62,7 @@ fn read(dir: &Path) -> Result<(), heed::Error> {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "LMDB's files are the real ones")]
 fn what_is_called_right_does_not_end_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let len = fill(dir.path());
