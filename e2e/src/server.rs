@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -250,19 +250,43 @@ impl Drop for Server {
 }
 
 /// An address of the loopback interface where nobody listens. Below the range from which the kernel
-/// draws the ports of clients, so that none of those takes it before the server does.
+/// draws the ports of clients, so that none of those takes it before the server does; and from a range
+/// that this process has for itself, so that no other harness's server answers in its place.
 pub fn free_address() -> Result<SocketAddr> {
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id().wrapping_mul(97) % u32::from(COUNT);
-    for _ in 0..COUNT {
-        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = FIRST + u16::try_from((start + step) % u32::from(COUNT))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let first = own_ports()?;
+    for _ in 0..PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, first + step));
         if TcpListener::bind(address).is_ok() && TcpStream::connect(address).is_err() {
             return Ok(address);
         }
     }
     bail!("no free port")
+}
+
+/// Of each process: more than it has servers at any time.
+const PORTS: u16 = 100;
+
+/// The first of the ports that are this process's own until it ends.
+fn own_ports() -> Result<u16> {
+    const FIRST: u16 = 10_000;
+    const RANGES: u16 = 200;
+    static OWN: Mutex<Option<(u16, File)>> = Mutex::new(None);
+    let mut own = OWN.lock().expect("nobody panics with it in hand");
+    if let Some((first, _)) = &*own {
+        return Ok(*first);
+    }
+    // All checkouts share the loopback interface, so the locks lie where all find them.
+    let folder = std::env::temp_dir().join("martlet-e2e-ports");
+    fs::create_dir_all(&folder)?;
+    for range in 0..RANGES {
+        let lock = File::create(folder.join(range.to_string()))?;
+        if lock.try_lock().is_ok() {
+            let first = FIRST + range * PORTS;
+            *own = Some((first, lock));
+            return Ok(first);
+        }
+    }
+    bail!("all ranges of ports are in use")
 }
