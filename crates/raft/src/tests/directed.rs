@@ -1,0 +1,254 @@
+//! Single situations.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use base::DeviceId;
+
+use super::node::config;
+use crate::message::{Appended, Body, Message};
+use crate::raft::{Raft, Ready, Refused, Role, Start};
+use crate::{Ballot, Entry, LogId, Membership, Payload, ReplicaId};
+
+const NOW: Duration = Duration::from_secs(1000);
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId(number)
+}
+
+fn members(numbers: &[u64]) -> Vec<(ReplicaId, DeviceId)> {
+    let member = |number: &u64| (id(*number), DeviceId((*number).into()));
+    numbers.iter().map(member).collect()
+}
+
+fn replica(number: u64, voters: &[u64]) -> Raft<u64> {
+    Raft::new(
+        config(),
+        Start {
+            id: id(number),
+            ballot: Ballot::default(),
+            base: LogId { term: 0, index: 1 },
+            membership: Membership::new(members(voters), []),
+            entries: VecDeque::new(),
+            seed: 7,
+            now: NOW,
+        },
+    )
+}
+
+/// All writes end at once; messages are what comes of it.
+fn written(raft: &mut Raft<u64>) -> Vec<Message<u64>> {
+    let mut messages = Vec::new();
+    loop {
+        let ready: Ready<u64> = raft.ready();
+        messages.extend(ready.messages);
+        match ready.persist.last() {
+            Some(last) => raft.persisted(NOW, last.seq),
+            None => return messages,
+        }
+    }
+}
+
+fn message(from: u64, to: u64, term: u64, body: Body<u64>) -> Message<u64> {
+    Message {
+        from: id(from),
+        to: id(to),
+        term,
+        body,
+    }
+}
+
+/// Replica 1 of three, elected with the vote of 2.
+fn leader() -> Raft<u64> {
+    let mut raft = replica(1, &[1, 2, 3]);
+    raft.tick(NOW + 2 * config().election);
+    let granted = true;
+    raft.receive(NOW, message(2, 1, 1, Body::CanvassReply { granted }));
+    written(&mut raft);
+    raft.receive(NOW, message(2, 1, 1, Body::VoteReply { granted }));
+    written(&mut raft);
+    assert_eq!((raft.role(), raft.leads()), (Role::Leader, None));
+    answer(&mut raft, Appended::Matched(2), 0);
+    raft.set_applied(2);
+    assert_eq!(raft.leads(), Some(1));
+    raft
+}
+
+fn answer(raft: &mut Raft<u64>, outcome: Appended, round: u64) {
+    let body = Body::AppendReply { round, outcome };
+    raft.receive(NOW, message(2, 1, 1, body));
+}
+
+#[test]
+fn the_only_voter_leads_as_soon_as_its_vote_is_written() {
+    let mut raft = replica(1, &[1]);
+    assert_eq!(raft.role(), Role::Candidate);
+    written(&mut raft);
+    raft.set_applied(raft.commit());
+    let term = raft.leads().expect("it leads");
+    let proposed = raft.propose(term, 5).unwrap();
+    assert!(raft.to_apply(usize::MAX).is_empty(), "not before the disk");
+    written(&mut raft);
+    let applied = raft.to_apply(usize::MAX);
+    assert_eq!(applied.last().map(|entry| entry.id), Some(proposed));
+    assert_eq!(raft.deadline(), None, "it has nobody to talk to");
+}
+
+#[test]
+fn a_proposal_is_sent_while_it_is_written() {
+    let mut raft = leader();
+    raft.propose(1, 5).unwrap();
+    raft.propose(1, 6).unwrap();
+    raft.pump(NOW);
+    let ready = raft.ready();
+    let to_second = ready.messages.iter().filter(|message| message.to == id(2));
+    let entries: Vec<_> = to_second
+        .map(|message| match &message.body {
+            Body::Append { entries, .. } => entries.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(entries, [2], "both in one message, before the disk");
+    answer(&mut raft, Appended::Matched(4), 0);
+    assert_eq!(raft.commit(), 2, "one copy that is durable is no majority");
+    raft.persisted(NOW, ready.persist.last().unwrap().seq);
+    assert_eq!(raft.commit(), 4);
+}
+
+/// Figure 8 of the thesis: copies of what an earlier leader left decide nothing by themselves.
+#[test]
+fn entries_of_earlier_terms_are_decided_by_one_of_this_term() {
+    let mut raft = leader();
+    raft.propose(1, 5).unwrap();
+    written(&mut raft);
+    raft.tick(NOW + 2 * config().election);
+    raft.tick(NOW + 5 * config().election);
+    let granted = true;
+    raft.receive(NOW, message(2, 1, 2, Body::CanvassReply { granted }));
+    written(&mut raft);
+    raft.receive(NOW, message(2, 1, 2, Body::VoteReply { granted }));
+    written(&mut raft);
+    assert_eq!(
+        (raft.role(), raft.last()),
+        (Role::Leader, LogId { term: 2, index: 4 })
+    );
+    for (matched, decided) in [(3, 2), (4, 4)] {
+        let body = Body::AppendReply {
+            round: 0,
+            outcome: Appended::Matched(matched),
+        };
+        raft.receive(NOW, message(2, 1, 2, body));
+        assert_eq!(raft.commit(), decided);
+    }
+}
+
+#[test]
+fn reads_share_a_round() {
+    let mut raft = leader();
+    written(&mut raft);
+    raft.read(NOW, 1);
+    assert_eq!(written(&mut raft).len(), 2, "both are asked");
+    raft.read(NOW, 2);
+    raft.read(NOW, 3);
+    assert!(
+        written(&mut raft).is_empty(),
+        "they wait for the next round"
+    );
+    answer(&mut raft, Appended::Alive, 1);
+    let ready = raft.ready();
+    assert_eq!(ready.reads, [(1, Some(2))]);
+    assert_eq!(ready.messages.len(), 2);
+    answer(&mut raft, Appended::Alive, 2);
+    assert_eq!(raft.ready().reads, [(2, Some(2)), (3, Some(2))]);
+}
+
+#[test]
+fn who_no_longer_leads_answers_no_read() {
+    let mut raft = leader();
+    raft.read(NOW, 1);
+    raft.ready();
+    raft.tick(NOW + 2 * config().election);
+    assert_eq!(raft.role(), Role::Follower);
+    assert_eq!(raft.ready().reads, [(1, None)]);
+    assert_eq!(raft.propose(1, 5), Err(Refused::NotLeader));
+}
+
+#[test]
+fn nobody_votes_against_a_leader_that_is_heard() {
+    let mut raft = replica(2, &[1, 2, 3]);
+    let append = Body::Append {
+        prev: LogId { term: 0, index: 1 },
+        entries: Vec::new(),
+        commit: 1,
+        keep: 0,
+        round: 0,
+    };
+    raft.receive(NOW, message(1, 2, 1, append));
+    written(&mut raft);
+    let last = LogId { term: 9, index: 9 };
+    for is_transfer in [false, true] {
+        let vote = Body::Vote { last, is_transfer };
+        raft.receive(NOW, message(3, 2, 2, vote));
+        let granted = written(&mut raft)
+            .iter()
+            .any(|message| message.body == Body::VoteReply { granted: true });
+        assert_eq!(granted, is_transfer, "unless that leader wants it");
+    }
+}
+
+#[test]
+fn leadership_is_handed_to_who_has_everything() {
+    let mut raft = leader();
+    raft.propose(1, 5).unwrap();
+    written(&mut raft);
+    assert_eq!(raft.transfer(NOW, id(9)), Err(Refused::Impossible));
+    raft.transfer(NOW, id(2)).unwrap();
+    assert_eq!(raft.propose(1, 6), Err(Refused::Busy));
+    assert!(written(&mut raft).is_empty(), "not yet");
+    answer(&mut raft, Appended::Matched(3), 0);
+    let told = written(&mut raft);
+    assert!(
+        told.iter()
+            .any(|message| message.body == Body::TakeOver && message.to == id(2))
+    );
+}
+
+#[test]
+fn what_no_replica_can_have_sent_changes_nothing() {
+    let mut raft = replica(2, &[1, 2, 3]);
+    let entry = |term, index| Entry {
+        id: LogId { term, index },
+        payload: Payload::Data(1),
+    };
+    for entries in [
+        vec![entry(1, 5)],
+        vec![entry(2, 2)],
+        vec![entry(1, 2), entry(0, 3)],
+    ] {
+        let append = Body::Append {
+            prev: LogId { term: 0, index: 1 },
+            entries,
+            commit: 9,
+            keep: 0,
+            round: 0,
+        };
+        raft.receive(NOW, message(1, 2, 1, append));
+        assert!(raft.ready().is_empty());
+        assert_eq!((raft.commit(), raft.last().index, raft.term()), (1, 1, 0));
+    }
+}
+
+#[test]
+fn entries_are_kept_for_the_slow_within_bounds() {
+    let mut raft = leader();
+    for value in 0..100 {
+        raft.propose(1, value).unwrap();
+    }
+    raft.pump(NOW);
+    written(&mut raft);
+    answer(&mut raft, Appended::Matched(102), 0);
+    raft.set_applied(102);
+    assert_eq!(raft.compact(102, usize::MAX), 1, "3 has nothing yet");
+    let kept_from = raft.compact(102, 1000);
+    assert!((90..102).contains(&kept_from), "{kept_from}");
+}
