@@ -148,6 +148,12 @@ impl Log {
         self.shared.release(marks);
     }
 
+    /// Lets go of all entries of a stream that has ended. All its appends must have been answered; what is
+    /// appended later may have any marks.
+    pub fn retire(&self, stream: u16) {
+        self.shared.retire(stream);
+    }
+
     /// Whether there is room for `bytes` more. While files can be made there always is; when the
     /// disk is full only what reclaims space may use the rest of the files that exist.
     ///

@@ -31,19 +31,8 @@ impl Format {
 /// Reads a filter: a level, or `part=level` for one part, separated by commas.
 pub(crate) fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::builder()
-        .parse(with_quiet_raft(text))
+        .parse(text)
         .with_context(|| format!("{text:?} is no log filter, such as info or info,swift=debug"))
-}
-
-/// What the Raft library calls information is a dozen lines for each shard at each start, and means
-/// nothing to an operator. Who names it gets all of it.
-fn with_quiet_raft(text: &str) -> String {
-    let is_talkative = |part: &str| matches!(part, "info" | "debug" | "trace");
-    if text.split(',').any(is_talkative) && !text.contains("openraft") {
-        format!("{text},openraft=warn")
-    } else {
-        text.to_owned()
-    }
 }
 
 /// Sends all log lines of the process to standard error, and panics into the log.
@@ -79,18 +68,6 @@ mod tests {
         assert_eq!(Format::of("auto", false), Format::Json);
         assert_eq!(Format::of("human", false), Format::Human { colour: false });
         assert_eq!(Format::of("json", true), Format::Json);
-    }
-
-    #[test]
-    fn the_raft_library_is_quiet_unless_it_is_named() {
-        assert_eq!(with_quiet_raft("info"), "info,openraft=warn");
-        assert_eq!(
-            with_quiet_raft("swift=debug,debug"),
-            "swift=debug,debug,openraft=warn"
-        );
-        for text in ["off", "error", "info,openraft=info", "swift=info"] {
-            assert_eq!(with_quiet_raft(text), text);
-        }
     }
 
     #[test]

@@ -31,6 +31,6 @@ mod types;
 mod tests;
 
 pub use membership::Membership;
-pub use message::{Body, Message};
+pub use message::{Appended, Body, Message};
 pub use raft::{Config, Persist, Raft, Ready, Refused, Role, Start};
 pub use types::{Ballot, Data, Entry, LogId, Payload, ReplicaId};

@@ -109,7 +109,7 @@ async fn shards(env: &Env, dir: &Path) -> Shards {
     let started = env.clock.monotonic();
     Shards::format(std::slice::from_ref(&device), 64, &config).expect("new shards");
     let formatted = env.clock.monotonic();
-    let shards = Shards::open(env, vec![device], 64, config).await;
+    let shards = Shards::open(env, vec![device], 64, config, None).await;
     let opened = env.clock.monotonic();
     println!(
         "format {:?}, open {:?}",
@@ -262,8 +262,7 @@ impl std::fmt::Display for Sample {
         let per = |a: &str, b: &str| grown(a) / grown(b).max(1.0);
         write!(
             f,
-            "{:.1} batches an entry, {:.1} entries a write of {:.0} us, flush {:.0} ms, {} waits",
-            per("martlet_shard_batches_total", "martlet_shard_entries_total"),
+            "{:.1} entries a write of {:.0} us, flush {:.0} ms, {} waits",
             per("martlet_log_records_total", "martlet_log_batches_total"),
             per(
                 "martlet_log_write_duration_seconds",

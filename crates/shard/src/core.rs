@@ -23,9 +23,10 @@ use base::{ShardId, Timestamp};
 use bytes::Bytes;
 use heed::RwTxn;
 use parking_lot::Mutex;
+use raft::LogId;
 
 use crate::memtable::{Cell, Memtable, Seq};
-use crate::raft::Memo;
+use crate::replica::Memo;
 use crate::tree::{Database, Row, Tree, row};
 use crate::view::{TreeView, View};
 use crate::{Batch, Error};
@@ -70,7 +71,7 @@ impl Core {
     pub(crate) fn new(id: ShardId, tree: Option<Arc<Tree>>) -> Result<Self, Error> {
         let memo = match &tree {
             Some(tree) => tree.memo(&*tree.read()?, id)?,
-            None => Memo::default(),
+            None => Memo::first(raft::ReplicaId(1), base::DeviceId(0)),
         };
         Ok(Self {
             id,
@@ -79,9 +80,9 @@ impl Core {
                 (tree, database)
             }),
             tables: ArcSwap::from_pointee(Tables::new()),
-            published: AtomicU64::new(memo.next_index()),
+            published: AtomicU64::new(memo.applied.index),
             newest: AtomicU64::new(memo.time),
-            alone: AtomicBool::new(memo.is_alone()),
+            alone: AtomicBool::new(memo.membership.is_alone()),
             applied: Mutex::new(memo),
         })
     }
@@ -117,18 +118,18 @@ impl Core {
     }
 
     /// The shard as the tree has it.
-    pub(crate) fn memo_in_tree(&self) -> Result<Memo, Error> {
+    fn memo_in_tree(&self) -> Result<Option<Memo>, Error> {
         match &self.tree {
-            Some((tree, _)) => tree.memo(&*tree.read()?, self.id),
-            None => Ok(Memo::default()),
+            Some((tree, _)) => tree.memo(&*tree.read()?, self.id).map(Some),
+            None => Ok(None),
         }
     }
 
-    /// Applies the batches of one entry, whose number is `next_index` of `memo` after it; returns
-    /// by how much the memtable grew.
-    pub(crate) fn apply(
+    /// Applies the batches of some entries, the last of which is the one that `memo` has as applied after
+    /// `change`: readers see all of them or none. Returns by how much the memtable grew.
+    pub(crate) fn apply<'a>(
         &self,
-        batches: &[Bytes],
+        batches: impl Iterator<Item = &'a Bytes>,
         change: impl FnOnce(&mut Memo),
     ) -> Result<u64, Error> {
         let mut effects = Vec::new();
@@ -138,8 +139,9 @@ impl Core {
         let mut memo = self.applied.lock();
         change(&mut memo);
         self.newest.fetch_max(memo.time, Ordering::Relaxed);
-        self.alone.store(memo.is_alone(), Ordering::Relaxed);
-        let seq: Seq = memo.next_index();
+        self.alone
+            .store(memo.membership.is_alone(), Ordering::Relaxed);
+        let seq: Seq = memo.applied.index;
         let tables = self.tables.load();
         let before = tables.active.bytes();
         tables.active.apply(seq, effects);
@@ -173,6 +175,11 @@ impl Core {
         }
     }
 
+    /// What the active memtable takes.
+    pub(crate) fn memtable_bytes(&self) -> u64 {
+        self.tables.load().active.bytes()
+    }
+
     /// Freezes the active memtable, to be written by the tree's commit `id`; a memtable that is
     /// frozen since a flush that failed is written first. Returns whether there is one to write,
     /// and the bytes by which the active one shrank.
@@ -184,7 +191,7 @@ impl Core {
             return Some(0);
         }
         // An entry without effects leaves the memtable empty.
-        let same = |stored: Memo| stored == *memo;
+        let same = |stored: Option<Memo>| stored.as_ref() == Some(&*memo);
         if tables.active.is_empty() && self.memo_in_tree().is_ok_and(same) {
             return None;
         }
@@ -228,19 +235,18 @@ impl Core {
         }
     }
 
-    /// The commit succeeded: the frozen memtable goes. Returns the bytes that it took.
-    pub(crate) fn written(&self) -> u64 {
+    /// The commit succeeded: the frozen memtable goes. Returns the bytes that it took, and up to where the
+    /// tree has the shard now.
+    pub(crate) fn written(&self) -> Option<(u64, LogId)> {
         let _applied = self.applied.lock();
         let tables = self.tables.load();
-        let Some(frozen) = &tables.frozen else {
-            return 0;
-        };
+        let frozen = tables.frozen.as_ref()?;
         self.tables.store(Arc::new(Tables {
             active: tables.active.clone(),
             frozen: None,
             replaced_by: NEVER,
         }));
-        frozen.memtable.bytes()
+        Some((frozen.memtable.bytes(), frozen.memo.applied))
     }
 
     /// Replaces the whole shard by what the tree's commit `id` will hold; `commit` makes it. Returns
@@ -266,8 +272,9 @@ impl Core {
             return Err(error);
         }
         self.newest.fetch_max(memo.time, Ordering::Relaxed);
-        self.alone.store(memo.is_alone(), Ordering::Relaxed);
-        self.published.store(memo.next_index(), Ordering::Release);
+        self.alone
+            .store(memo.membership.is_alone(), Ordering::Relaxed);
+        self.published.store(memo.applied.index, Ordering::Release);
         *applied = memo;
         self.tables.store(Arc::new(Tables::new()));
         let frozen = tables.frozen.as_ref().map_or(0, |f| f.memtable.bytes());

@@ -9,30 +9,33 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::ShardId;
-use device::{Device, Log, Purpose, Room};
+use device::{Device, Kind, Log, Purpose, Record, Room};
 use parking_lot::{Mutex, RwLock};
+use raft::ReplicaId;
+use tokio::sync::Semaphore;
 
 use crate::budget::Budget;
-use crate::commit::Proposer;
 use crate::core::Core;
 use crate::metrics::Metrics;
-use crate::raft::{Memo, SnapshotData, Spool, snapshot_rows};
+use crate::replica::{Memo, Replica, SnapshotData, Spool, StateRecord, snapshot_rows};
 use crate::tree::{Failure, Tree};
 use crate::{Error, shards::Config};
 
 pub(crate) use flush::Flusher;
-pub(crate) use open::Opened;
+pub(crate) use open::{Opened, Tails, new_replica};
 
 pub(crate) struct Host {
     device: Device,
     tree: Arc<Tree>,
     log: Log,
-    cores: Vec<Arc<Core>>,
+    cores: RwLock<BTreeMap<ShardId, Arc<Core>>>,
     budget: Arc<Budget>,
     /// Held by the one who writes to the tree.
     writing: Mutex<()>,
-    /// Who is told that a shard was flushed, so that its log can be purged.
-    proposers: RwLock<BTreeMap<ShardId, Weak<Proposer>>>,
+    /// Who is told that a shard was flushed, so that its log can be let go of.
+    replicas: RwLock<BTreeMap<ShardId, Weak<Replica>>>,
+    /// Turns at sending snapshots.
+    transfers: Semaphore,
     flush_asked: flush::Asked,
     /// Less than this left on the file system, and only what frees space is taken.
     reserve_bytes: u64,
@@ -60,9 +63,68 @@ impl Host {
         &self.log
     }
 
-    pub(crate) fn introduce(&self, proposer: &Arc<Proposer>) {
-        let weak = Arc::downgrade(proposer);
-        self.proposers.write().insert(proposer.shard(), weak);
+    pub(crate) fn introduce(&self, replica: &Arc<Replica>) {
+        let weak = Arc::downgrade(replica);
+        self.replicas.write().insert(replica.shard(), weak);
+    }
+
+    pub(crate) fn transfers(&self) -> &Semaphore {
+        &self.transfers
+    }
+
+    /// Makes an empty replica, which knows nothing and votes for nobody until a leader has found it. Waits
+    /// for the disk.
+    pub(crate) fn add(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+    ) -> Result<Arc<Core>, device::Error> {
+        let _writing = self.writing.lock();
+        self.device.health().check_write()?;
+        let state = StateRecord {
+            replica,
+            ..StateRecord::NOBODY
+        };
+        self.write_state(shard, state)?;
+        let add = || -> Result<Core, Failure> {
+            self.tree.add(shard, &Memo::new(replica))?;
+            Ok(Core::new(shard, Some(self.tree.clone()))?)
+        };
+        let core = Arc::new(add().map_err(|failure| self.failed("adding a shard", failure))?);
+        self.cores.write().insert(shard, core.clone());
+        Ok(core)
+    }
+
+    /// Removes a replica that has been stopped, and all that it had. Waits for the disk.
+    pub(crate) fn remove(&self, shard: ShardId) -> Result<(), device::Error> {
+        let _writing = self.writing.lock();
+        self.device.health().check_write()?;
+        // From here on it is gone, whatever the tree still has.
+        self.write_state(shard, StateRecord::NOBODY)?;
+        self.replicas.write().remove(&shard);
+        let core = self.cores.write().remove(&shard);
+        let removed = self.tree.remove(shard);
+        removed.map_err(|error| self.failed("removing a shard", error.into()))?;
+        self.log.retire(shard.0);
+        if let Some(core) = core {
+            self.budget.shrank(core.memtable_bytes());
+        }
+        Ok(())
+    }
+
+    /// Writes who lives here, and waits until that is durable.
+    fn write_state(&self, shard: ShardId, state: StateRecord) -> Result<(), device::Error> {
+        let record = Record {
+            stream: shard.0,
+            kind: Kind::State,
+            body: vec![state.encode()],
+        };
+        let (done, answer) = std::sync::mpsc::sync_channel(1);
+        self.log.append(vec![record], move |written| {
+            // Whoever waits is still there.
+            let _ = done.send(written);
+        });
+        answer.recv().unwrap_or(Err(device::Error::Closed))
     }
 
     /// The active memtables grew by this much.

@@ -4,12 +4,11 @@
 //! a consistent [`View`] and gives a [`Batch`], and the batch is what is replicated.
 //!
 //! **Invariant:** rows are bytes; this crate knows nothing of accounts or objects.
-
 //!
 //! In reading order: what callers write ([`Batch`], [`Procedure`], [`Query`]); how they exclude each other
-//! (`latch`); the state of a shard (`memtable`, `tree`, `core`, [`View`]); the way of a batch into
-//! it (`commit`, `raft`); what the shards of a device share (`host`, `budget`); how a shard is asked
-//! that another node leads (`wire`, [`Registry`], [`Remote`]). [`Offline`] reads them without a server.
+//! (`latch`); the state of a shard (`memtable`, `tree`, `core`, [`View`]); the way of a batch into it
+//! (`replica`); what the replicas of a device share (`host`, `budget`); where a shard is led, and how it is
+//! asked there (`table`, `peers`, `wire`, [`Registry`]). [`Offline`] reads shards without a server.
 
 mod batch;
 mod error;
@@ -22,15 +21,17 @@ mod memtable;
 mod tree;
 mod view;
 
-mod commit;
-mod raft;
+mod replica;
 
 mod budget;
 mod host;
 mod metrics;
 mod offline;
+
+mod peers;
 mod shard;
 mod shards;
+mod table;
 
 mod registry;
 mod remote;
@@ -42,10 +43,12 @@ mod tests;
 pub use batch::{Batch, KEY_BYTES_MAX};
 pub use error::Error;
 pub use offline::Offline;
+pub use peers::Peers;
 pub use procedure::{Execution, Latch, Procedure, Query, Wire};
+pub use raft::ReplicaId;
 pub use registry::Registry;
 pub use remote::Remote;
 pub use shard::Shard;
-pub use shards::{Config, Shards};
+pub use shards::{Config, Led, Shards};
 pub use tree::{Row, whole_pages};
 pub use view::{EachRow, Scan, View};

@@ -1,7 +1,7 @@
 //! What was committed and is not yet in the B-tree: an ordered map in memory, with versions.
 //!
-//! One writer, the shard's applier, adds the rows of a Raft entry under the entry's sequence number
-//! (its log index) and then publishes the number; any number of readers look at the map as it was
+//! One writer, the shard's applier, adds the rows of the Raft entries that were decided together under the
+//! log index of the last one and then publishes that; any number of readers look at the map as it was
 //! at a number that had been published. Nothing is ever removed: a whole memtable is dropped once
 //! the B-tree has it.
 //!
@@ -28,7 +28,8 @@ pub(crate) enum Cell {
     Added(i64),
 }
 
-/// The position of a change in the shard's history: the index of its Raft entry.
+/// The position of a change in the shard's history: the index of its Raft entry, or of a later one that
+/// became visible together with it.
 pub(crate) type Seq = u64;
 
 #[derive(Default)]

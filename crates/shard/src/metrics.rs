@@ -8,9 +8,8 @@ use crate::host::Host;
 pub(crate) struct Metrics {
     /// From the latches to the answer.
     pub(crate) commit_duration: Histogram,
-    /// Raft entries, and the batches that travelled in them.
+    /// Raft entries: one for each procedure that changes something.
     pub(crate) entries: Counter,
-    pub(crate) batches: Counter,
     /// Procedures that waited for memory.
     pub(crate) waits: Counter,
     pub(crate) flush_duration: Histogram,
@@ -41,7 +40,6 @@ impl Host {
         );
         let counters = [
             ("entries_total", "Raft entries proposed", &metrics.entries),
-            ("batches_total", "batches in Raft entries", &metrics.batches),
             (
                 "waits_total",
                 "procedures that waited for memory",

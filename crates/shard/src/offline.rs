@@ -9,7 +9,8 @@ use base::env::Disk;
 use device::{Access, Log};
 
 use crate::core::Core;
-use crate::raft::{Cache, StateMachine};
+use crate::host::Tails;
+use crate::replica::apply_to;
 use crate::tree::Tree;
 use crate::view::EachRow;
 use crate::{Error, View};
@@ -32,34 +33,23 @@ impl Offline {
 
         let damaged = |error: Error| device::Error::damaged(format!("{}: {error}", dir.display()));
         let tree = Arc::new(Tree::open(&dir.join("tree"), Access::ReadOnly, MAP_BYTES)?);
-        let mut shards = BTreeMap::new();
-        for id in tree.shards() {
-            let core = Core::new(id, Some(tree.clone())).map_err(damaged)?;
-            let cache = Cache::after(core.memo().applied);
-            shards.insert(id, (core, cache));
-        }
+        let mut tails = Tails::of(&tree).map_err(damaged)?;
         let log_id = Log::read(disk, &dir.join("log"), &mut |record| {
-            let shard = ShardId(record.stream);
-            let found = shards.get_mut(&shard);
-            let (_, cache) = found.ok_or_else(|| {
-                device::Error::damaged(format!("the log has entries of {shard}, the tree has not"))
-            })?;
-            cache.replay(record).map_err(damaged)
+            tails.replay(record).map_err(damaged)
         })?;
         if log_id != tree.log_id() {
             let dir = dir.display();
             let what = format!("{dir}: log and tree are of different devices");
             return Err(device::Error::damaged(what));
         }
-        for (core, cache) in shards.values() {
-            for entry in cache.entries() {
-                StateMachine::apply_to(core, entry).map_err(damaged)?;
-            }
+        let (tails, _) = tails.read().map_err(damaged)?;
+        let mut shards = BTreeMap::new();
+        for (id, tail) in tails.into_iter().filter(|(_, tail)| !tail.is_gone()) {
+            let core = Core::new(id, Some(tree.clone())).map_err(damaged)?;
+            apply_to(&core, tail.entries()).map_err(damaged)?;
+            shards.insert(id, core);
         }
-        let shards = shards.into_iter().map(|(id, (core, _))| (id, core));
-        Ok(Self {
-            shards: shards.collect(),
-        })
+        Ok(Self { shards })
     }
 
     /// Which shards the device has.

@@ -24,9 +24,9 @@ pub enum Latch {
 /// Its form is what serde makes of it, and is part of the protocol: to change it, change the name of
 /// the procedure or query that it belongs to. A list of what takes no bytes, like `Vec<()>`, must not
 /// be in it: its length alone would say how long reading it takes.
-pub trait Wire: Serialize + DeserializeOwned + Send + 'static {}
+pub trait Wire: Serialize + DeserializeOwned + Send + Sync + 'static {}
 
-impl<T: Serialize + DeserializeOwned + Send + 'static> Wire for T {}
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Wire for T {}
 
 /// A decision about a change: pure, so that it can be tested without a shard.
 pub trait Procedure: Wire {

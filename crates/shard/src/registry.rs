@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use crate::replica::Refusal;
 use crate::wire::{self, Answer};
-use crate::{Execution, Procedure, Query, Shard, Shards, Wire};
+use crate::{Procedure, Query, Shard, Shards, Wire};
 
 /// Runs one kind of call.
 type Run = Box<dyn Fn(Shard, Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
@@ -28,14 +29,14 @@ impl Registry {
     #[must_use]
     pub fn procedure<P: Procedure>(self) -> Self {
         self.add(P::NAME, |shard, procedure: P| async move {
-            shard.execute(procedure).await
+            shard.execute_here(procedure).await
         })
     }
 
     #[must_use]
     pub fn query<Q: Query>(self) -> Self {
         self.add(Q::NAME, |shard, query: Q| async move {
-            shard.query(query).await
+            shard.query_here(query).await
         })
     }
 
@@ -44,7 +45,7 @@ impl Registry {
         C: Wire,
         T: Wire,
         E: Wire,
-        F: Future<Output = Result<T, Execution<E>>> + Send + 'static,
+        F: Future<Output = Result<T, Refusal<E>>> + Send + 'static,
     {
         let run: Run = Box::new(move |shard, call| {
             async move {

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use base::ShardId;
 use base::env::Env;
-use bytes::Bytes;
-use device::Purpose;
 
-use crate::commit::Proposer;
 use crate::core::Core;
-use crate::latch::{Held, Latches};
-use crate::raft::LogId;
+use crate::latch::Latches;
 use crate::remote::{self, Remote};
+use crate::replica::{Refusal, Unseen};
+use crate::table::{Place, Table};
 use crate::{Error, Execution, Procedure, Query, View};
 
 /// One shard. Cheap to clone.
@@ -20,50 +18,42 @@ use crate::{Error, Execution, Procedure, Query, View};
 pub struct Shard {
     env: Env,
     id: ShardId,
-    latches: Latches,
     home: Home,
 }
 
 /// Where a shard lives.
 #[derive(Clone)]
 enum Home {
-    Raft(Arc<Core>, Arc<Proposer>),
+    /// On replicas, here or elsewhere.
+    Replicas(Arc<Table>),
     /// In memory alone, for tests.
-    Memory(Arc<Core>),
-    /// On a device that is missing.
-    Absent,
-    /// On another node.
+    Memory(Arc<Core>, Latches),
+    /// Wherever calls lead.
     Remote(Arc<dyn Remote>),
 }
 
 /// After a question that got no answer.
 const SOON: Duration = Duration::from_millis(200);
+/// A shard without a leader gets one in this time, or is out of order for longer.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(5);
+/// Between two looks for the leader.
+const SEARCH_PAUSE: Duration = Duration::from_millis(25);
 
 impl Shard {
-    fn new(env: Env, id: ShardId, home: Home) -> Self {
-        Self {
-            env,
-            id,
-            latches: Latches::default(),
-            home,
-        }
-    }
-
-    pub(crate) fn raft(env: Env, proposer: Arc<Proposer>) -> Self {
-        let core = proposer.core().clone();
-        Self::new(env, core.id(), Home::Raft(core, proposer))
+    pub(crate) fn replicated(env: Env, id: ShardId, table: Arc<Table>) -> Self {
+        let home = Home::Replicas(table);
+        Self { env, id, home }
     }
 
     pub(crate) fn volatile(env: Env, core: Arc<Core>) -> Self {
-        Self::new(env, core.id(), Home::Memory(core))
-    }
-
-    pub(crate) fn absent(env: Env, id: ShardId) -> Self {
-        Self::new(env, id, Home::Absent)
+        let id = core.id();
+        let home = Home::Memory(core, Latches::default());
+        Self { env, id, home }
     }
 
     pub(crate) fn remote(env: Env, id: ShardId, remote: Arc<dyn Remote>) -> Self {
-        Self::new(env, id, Home::Remote(remote))
+        let home = Home::Remote(remote);
+        Self { env, id, home }
     }
 
     pub fn id(&self) -> ShardId {
@@ -80,111 +70,209 @@ impl Shard {
         &self,
         procedure: P,
     ) -> Result<P::Output, Execution<P::Error>> {
-        if let Home::Remote(remote) = &self.home {
-            return remote::call(&**remote, self.id, P::NAME, procedure).await;
-        }
-        self.ready().await?;
-        let held = self.latches.hold(procedure.latches()).await;
-        let core = self.core()?;
-        let (batch, output) = {
-            let view = core.view()?;
-            procedure.plan(core.tick(self.env.clock.now()), &view)?
+        let table = match &self.home {
+            Home::Replicas(table) => table,
+            Home::Memory(core, latches) => {
+                return self.execute_in_memory(core, latches, &procedure).await;
+            }
+            Home::Remote(remote) => {
+                return remote::call(&**remote, self.id, P::NAME, procedure).await;
+            }
         };
-        if !batch.is_empty() {
-            let purpose = match batch.grows() {
-                true => Purpose::Grow,
-                false => Purpose::Reclaim,
+        let mut search = Search::new(&self.env);
+        loop {
+            let answer = match table.place(self.id, search.hint.take(), search.tries) {
+                Place::Here(replica) => replica.execute(&procedure).await,
+                Place::There(device) => {
+                    remote::ask(&table.post, device, self.id, P::NAME, &procedure).await
+                }
+                Place::Nowhere => return Err(missing().into()),
             };
-            self.commit(batch.encode(), purpose, held).await?;
+            match answer {
+                Err(Refusal::Elsewhere(hint)) => search.on(hint).await?,
+                Err(Refusal::Failed(error)) => return Err(error),
+                Ok(output) => return Ok(output),
+            }
         }
-        Ok(output)
     }
 
     /// Answers `query`, where the shard is led, from a linearizable snapshot: it sees everything that
     /// was acknowledged before the call.
     pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Output, Execution<Q::Error>> {
-        let Home::Remote(remote) = &self.home else {
-            let view = self.view().await?;
-            return query.answer(&view);
+        let table = match &self.home {
+            Home::Replicas(table) => table,
+            Home::Memory(core, _) => return query.answer(&core.view()?),
+            Home::Remote(remote) => {
+                let answer = remote::call(&**remote, self.id, Q::NAME, query).await;
+                return answer.map_err(unchanged);
+            }
         };
-        let answer = remote::call(&**remote, self.id, Q::NAME, query).await;
-        answer.map_err(|error| match error {
-            // Nothing can have happened.
-            Execution::Shard(Error::Unknown) => Error::Unavailable { retry_in: SOON }.into(),
-            other => other,
-        })
+        let mut search = Search::new(&self.env);
+        loop {
+            let answer = match table.place(self.id, search.hint.take(), search.tries) {
+                Place::Here(replica) => replica.query(&query).await,
+                Place::There(device) => {
+                    remote::ask(&table.post, device, self.id, Q::NAME, &query).await
+                }
+                Place::Nowhere => return Err(missing().into()),
+            };
+            match answer.map_err(|refusal| refusal.map(unchanged)) {
+                Err(Refusal::Elsewhere(hint)) => search.on(hint).await?,
+                // Asking again does no harm.
+                Err(Refusal::Failed(Execution::Shard(Error::Unavailable { .. })))
+                    if search.is_worth_it() =>
+                {
+                    search.on(None).await?;
+                }
+                Err(Refusal::Failed(error)) => return Err(error),
+                Ok(output) => return Ok(output),
+            }
+        }
+    }
+
+    /// As [`Shard::execute`], if the shard is led here.
+    pub(crate) async fn execute_here<P: Procedure>(
+        &self,
+        procedure: P,
+    ) -> Result<P::Output, Refusal<P::Error>> {
+        match &self.home {
+            Home::Replicas(table) => match table.leader(self.id) {
+                Some(replica) => replica.execute(&procedure).await,
+                None => Err(self.elsewhere(table)),
+            },
+            Home::Memory(core, latches) => {
+                let executed = self.execute_in_memory(core, latches, &procedure).await;
+                executed.map_err(Refusal::Failed)
+            }
+            Home::Remote(_) => Err(Refusal::Elsewhere(None)),
+        }
+    }
+
+    /// As [`Shard::query`], if the shard is led here.
+    pub(crate) async fn query_here<Q: Query>(
+        &self,
+        query: Q,
+    ) -> Result<Q::Output, Refusal<Q::Error>> {
+        match &self.home {
+            Home::Replicas(table) => match table.leader(self.id) {
+                Some(replica) => replica.query(&query).await,
+                None => Err(self.elsewhere(table)),
+            },
+            Home::Memory(core, _) => {
+                let view = core.view()?;
+                query.answer(&view).map_err(Refusal::Failed)
+            }
+            Home::Remote(_) => Err(Refusal::Elsewhere(None)),
+        }
+    }
+
+    fn elsewhere<E>(&self, table: &Table) -> Refusal<E> {
+        match table.place(self.id, None, 0) {
+            Place::Here(replica) => Refusal::Elsewhere(replica.leader()),
+            Place::There(device) => Refusal::Elsewhere(Some(device)),
+            Place::Nowhere => Refusal::Elsewhere(None),
+        }
     }
 
     /// A linearizable snapshot as [`Shard::query`] uses it, for who knows that the shard is here. Do
     /// not hold it across an `await`: it pins pages of the B-tree.
     pub async fn view(&self) -> Result<View, Error> {
-        if let Home::Raft(_, proposer) = &self.home {
-            proposer.linearize().await?;
-        }
-        self.core()?.view()
-    }
-
-    fn core(&self) -> Result<&Core, Error> {
-        match &self.home {
-            Home::Raft(core, _) | Home::Memory(core) => Ok(core),
-            Home::Absent => Err(Error::Unavailable {
-                retry_in: Duration::from_secs(30),
-            }),
-            Home::Remote(_) => Err(Error::Unavailable { retry_in: SOON }),
-        }
-    }
-
-    /// Waits until this node may plan, and has the memory for it.
-    async fn ready(&self) -> Result<(), Error> {
-        if let Home::Raft(_, proposer) = &self.home {
-            proposer.linearize().await?;
-            proposer.host().room().await?;
-        }
-        Ok(())
-    }
-
-    async fn commit(&self, batch: Bytes, purpose: Purpose, held: Held) -> Result<(), Error> {
-        match &self.home {
-            Home::Raft(_, proposer) => {
-                let host = proposer.host();
-                host.admit(batch.len() as u64, purpose).await?;
-                let started = self.env.clock.monotonic();
-                proposer.commit(batch, held).await?;
-                let took = self.env.clock.monotonic() - started;
-                host.metrics().commit_duration.observe(took);
-                Ok(())
-            }
-            Home::Memory(core) => {
-                let next = |applied: Option<LogId>| LogId {
-                    index: applied.map_or(0, |log_id| log_id.index + 1),
-                    ..LogId::default()
-                };
-                core.apply(&[batch], |memo| memo.applied = Some(next(memo.applied)))?;
-                Ok(())
-            }
-            Home::Absent | Home::Remote(_) => Err(self.core().err().unwrap_or(Error::Unknown)),
+        let table = match &self.home {
+            Home::Replicas(table) => table,
+            Home::Memory(core, _) => return core.view(),
+            Home::Remote(_) => return Err(Error::Unavailable { retry_in: SOON }),
+        };
+        let mut search = Search::new(&self.env);
+        loop {
+            let hint = match table.place(self.id, search.hint.take(), search.tries) {
+                Place::Here(replica) => match replica.view().await {
+                    Ok(view) => return Ok(view),
+                    Err(Unseen::Elsewhere(hint)) => hint,
+                    Err(Unseen::Failed(error)) => return Err(error),
+                },
+                Place::There(_) => None,
+                Place::Nowhere => return Err(missing()),
+            };
+            search.on(hint).await?;
         }
     }
 
-    /// The state that openraft drives.
+    /// The replica that leads here.
     #[cfg(test)]
-    pub(crate) fn machine(&self) -> crate::raft::StateMachine {
+    pub(crate) fn leader(&self) -> Arc<crate::replica::Replica> {
         match &self.home {
-            Home::Raft(core, proposer) => {
-                crate::raft::StateMachine::new(proposer.host().clone(), core.clone())
-            }
-            _ => panic!("not a shard with a log"),
+            Home::Replicas(table) => table.leader(self.id).expect("it leads here"),
+            Home::Memory(..) | Home::Remote(_) => panic!("no shard with replicas"),
         }
     }
 
-    /// Ends the shard's Raft group.
-    pub(crate) async fn stop(&self) {
-        if let Home::Raft(_, proposer) = &self.home
-            && let Some(raft) = proposer.raft()
-            && let Err(error) = raft.shutdown().await
-        {
-            tracing::warn!(shard = %self.id, %error, "stopping a shard");
+    async fn execute_in_memory<P: Procedure>(
+        &self,
+        core: &Core,
+        latches: &Latches,
+        procedure: &P,
+    ) -> Result<P::Output, Execution<P::Error>> {
+        let _held = latches.hold(procedure.latches()).await;
+        let (batch, output) = {
+            let view = core.view()?;
+            procedure.plan(core.tick(self.env.clock.now()), &view)?
+        };
+        if !batch.is_empty() {
+            core.apply([batch.encode()].iter(), |memo| memo.applied.index += 1)?;
         }
+        Ok(output)
+    }
+}
+
+/// No device that is here has the shard.
+fn missing() -> Error {
+    Error::Unavailable {
+        retry_in: Duration::from_secs(30),
+    }
+}
+
+/// A question changes nothing, so its outcome is never unknown.
+fn unchanged<E>(error: Execution<E>) -> Execution<E> {
+    match error {
+        Execution::Shard(Error::Unknown) => Error::Unavailable { retry_in: SOON }.into(),
+        other => other,
+    }
+}
+
+/// Looking for the leader of a shard.
+struct Search<'a> {
+    env: &'a Env,
+    until: Duration,
+    hint: Option<base::DeviceId>,
+    tries: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(env: &'a Env) -> Self {
+        Self {
+            env,
+            until: env.clock.monotonic() + SEARCH_TIME_MAX,
+            hint: None,
+            tries: 0,
+        }
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.env.clock.monotonic() < self.until
+    }
+
+    /// The one that was asked does not lead; `hint` may.
+    async fn on(&mut self, hint: Option<base::DeviceId>) -> Result<(), Error> {
+        if !self.is_worth_it() {
+            return Err(Error::Unavailable { retry_in: SOON });
+        }
+        self.tries += 1;
+        // The first hint is usually right; after that somebody is being elected.
+        if hint.is_none() || self.tries > 1 {
+            tokio::time::sleep(SEARCH_PAUSE).await;
+        }
+        self.hint = hint;
+        Ok(())
     }
 }
 

@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::ShardId;
 use base::env::Env;
 use base::metrics::Report;
+use base::{DeviceId, ShardId};
+use bytes::Bytes;
 use device::Device;
-use futures_util::future::try_join_all;
-use openraft::{EmptyNode, ServerState, SnapshotPolicy};
+use raft::ReplicaId;
 use tracing::info;
 
-use crate::commit::Proposer;
 use crate::core::Core;
-use crate::host::{Flusher, Host, Opened};
-use crate::raft::{LogStore, NoNetwork, NodeId, Raft, StateMachine};
+use crate::host::{Flusher, Host, Opened, new_replica};
+use crate::peers::{Peers, Post};
 use crate::remote::Remote;
+use crate::replica::Replica;
 use crate::shard::Shard;
+use crate::table::Table;
 
 /// Settings of the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +45,19 @@ impl Default for Config {
     }
 }
 
-/// All shards of this node. Dropped, it flushes, so that the next start has nothing to replay; see
-/// [`Shards::shutdown`] for a gentler end.
+/// All shards as this node sees them, and the replicas that are here. Dropped, it flushes, so that the next
+/// start has nothing to replay; see [`Shards::shutdown`] for a gentler end.
 pub struct Shards {
+    env: Env,
     shards: Vec<Shard>,
-    hosts: Vec<Arc<Host>>,
+    table: Arc<Table>,
+    hosts: BTreeMap<DeviceId, Arc<Host>>,
     flushers: Vec<Flusher>,
 }
 
 impl Shards {
-    /// Makes `count` empty shards and spreads them over new devices. Devices that have shards
-    /// already, from an attempt that was cut short, stay as they are.
+    /// Makes `count` empty shards and spreads them over new devices, one replica each. Devices that
+    /// have shards already, from an attempt that was cut short, stay as they are.
     ///
     /// The caller must be sure that the devices are new: on one that was cleared by mistake this
     /// makes empty shards.
@@ -67,8 +70,14 @@ impl Shards {
         Ok(())
     }
 
-    /// Opens the shards of a cluster of `count`, as far as their devices are given. A shard whose
-    /// device is missing, or has no tree, is unavailable; the others serve.
+    /// Makes a new device ready for replicas of shards that there are already.
+    pub fn prepare(device: &Device, config: &Config) -> Result<(), device::Error> {
+        Host::format(device, config, &[])
+    }
+
+    /// Opens the replicas on the given devices, in a cluster of `count` shards; others are reached through
+    /// `outside`. Waits until those that are the only ones of their shards lead. A shard that has no
+    /// replica anywhere is unavailable; the others serve.
     ///
     /// # Errors
     /// What is wrong with a device that does not open.
@@ -77,9 +86,11 @@ impl Shards {
         devices: Vec<Device>,
         count: u16,
         config: Config,
+        outside: Option<Arc<dyn Peers>>,
     ) -> Result<Self, device::Error> {
-        let mut started: BTreeMap<ShardId, Shard> = BTreeMap::new();
-        let (mut hosts, mut flushers) = (Vec::new(), Vec::new());
+        let table = Table::new(Post::new(outside));
+        let mut hosts = BTreeMap::new();
+        let mut flushers = Vec::new();
         for device in devices {
             let id = device.id();
             let opened = {
@@ -88,31 +99,29 @@ impl Shards {
                 let opened = tokio::task::spawn_blocking(open).await;
                 opened.expect("opening a device does not panic")
             };
-            let Opened { host, shards } = match opened {
+            let Opened { host, replicas } = match opened {
                 Err(device::Error::NotFound) => {
                     info!(device = %id, "the device has no shards");
                     continue;
                 }
                 opened => opened?,
             };
-            let node = node_of(&host);
-            let starts = shards.into_iter().map(|(core, store)| {
-                let host = host.clone();
-                async move { start(node, host, core, store).await }
-            });
-            for proposer in try_join_all(starts).await? {
-                let shard = proposer.shard();
-                started.insert(shard, Shard::raft(env.clone(), proposer));
+            for (core, tail) in replicas {
+                let (host, post) = (host.clone(), table.post.clone());
+                table.add(Replica::start(env.clone(), host, core, tail, post));
             }
             flushers.push(Flusher::start(host.clone(), config.flush_interval)?);
-            hosts.push(host);
+            hosts.insert(id, host);
         }
-        let absent = |id| Shard::absent(env.clone(), id);
-        let shards = (0..count)
-            .map(ShardId)
-            .map(|id| started.remove(&id).unwrap_or_else(|| absent(id)));
+        wait_for_rulers(&table).await?;
+        let shards = (0..count).map(|id| {
+            let table = table.clone();
+            Shard::replicated(env.clone(), ShardId(id), table)
+        });
         Ok(Self {
+            env: env.clone(),
             shards: shards.collect(),
+            table,
             hosts,
             flushers,
         })
@@ -124,19 +133,21 @@ impl Shards {
             let core = Core::new(ShardId(id), None).expect("memory has no damage");
             Shard::volatile(env.clone(), Arc::new(core))
         });
-        Self {
-            shards: shards.collect(),
-            hosts: Vec::new(),
-            flushers: Vec::new(),
-        }
+        Self::without_replicas(env, shards.collect())
     }
 
     /// Shards of which none is on this node: all calls go through `remote`.
     pub fn remote(env: &Env, count: u16, remote: &Arc<dyn Remote>) -> Self {
         let shards = (0..count).map(|id| Shard::remote(env.clone(), ShardId(id), remote.clone()));
+        Self::without_replicas(env, shards.collect())
+    }
+
+    fn without_replicas(env: &Env, shards: Vec<Shard>) -> Self {
         Self {
-            shards: shards.collect(),
-            hosts: Vec::new(),
+            env: env.clone(),
+            shards,
+            table: Table::new(Post::new(None)),
+            hosts: BTreeMap::new(),
             flushers: Vec::new(),
         }
     }
@@ -153,12 +164,110 @@ impl Shards {
 
     /// Reports what the shards count.
     pub fn report(&self, to: &mut dyn Report) {
-        self.hosts.iter().for_each(|host| host.report(to));
+        self.hosts.values().for_each(|host| host.report(to));
+    }
+
+    /// The replicas on this node.
+    pub fn replicas(&self) -> Vec<(DeviceId, ShardId)> {
+        let all = self.table.all();
+        let mut all: Vec<_> = all.iter().map(|one| (one.device(), one.shard())).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Makes an empty replica on a device of this node, which learns all from the leader once that knows
+    /// of it. One that is there already stays.
+    ///
+    /// # Errors
+    /// If the device is not here, or takes no writes.
+    pub async fn create(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+    ) -> Result<ReplicaId, device::Error> {
+        if let Some(replica) = self.table.get(shard, device) {
+            return Ok(replica.id());
+        }
+        let host = self.hosts.get(&device).ok_or(device::Error::NotFound)?;
+        let id = new_replica(&self.env);
+        let core = {
+            let host = host.clone();
+            let added = tokio::task::spawn_blocking(move || host.add(shard, id)).await;
+            added.expect("adding a shard does not panic")?
+        };
+        let tail = crate::replica::Tail::after(id, core.memo().applied);
+        let (env, post) = (self.env.clone(), self.table.post.clone());
+        self.table
+            .add(Replica::start(env, host.clone(), core, tail, post));
+        info!(%shard, %device, "replica made");
+        Ok(id)
+    }
+
+    /// Removes a replica and all that it has. One that is not here is no error.
+    ///
+    /// The caller must be sure that the shard does without it.
+    pub async fn destroy(&self, device: DeviceId, shard: ShardId) -> Result<(), device::Error> {
+        let Some(replica) = self.table.remove(shard, device) else {
+            return Ok(());
+        };
+        replica.stop();
+        let host = replica.host().clone();
+        drop(replica);
+        let removed = tokio::task::spawn_blocking(move || host.remove(shard)).await;
+        removed.expect("removing a shard does not panic")?;
+        info!(%shard, %device, "replica removed");
+        Ok(())
+    }
+
+    /// The shards that this node leads, or believes to.
+    pub fn led(&self) -> Vec<Led> {
+        let all = self.table.all();
+        all.iter().filter_map(|replica| replica.led()).collect()
+    }
+
+    /// The term in which this node leads the shard, if it can be proved now.
+    pub async fn prove(&self, shard: ShardId) -> Option<u64> {
+        self.table.leader(shard)?.proof().await
+    }
+
+    /// Begins to make this the membership of a shard that this node leads, by way of both if voters are
+    /// others. Whether it has begun: if not, a change is under way already or another node leads.
+    pub fn change(
+        &self,
+        shard: ShardId,
+        voters: &[(DeviceId, ReplicaId)],
+        learners: &[(DeviceId, ReplicaId)],
+    ) -> bool {
+        let leader = self.table.leader(shard);
+        leader.is_some_and(|leader| leader.change(voters, learners).is_ok())
+    }
+
+    /// Begins to let another voter lead a shard that this node leads.
+    pub fn transfer(&self, shard: ShardId, to: DeviceId) -> bool {
+        let leader = self.table.leader(shard);
+        leader.is_some_and(|leader| leader.transfer(to).is_ok())
+    }
+
+    /// A message of a replica on another node for one that is here.
+    pub fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
+        self.table.post.receive(device, shard, message);
+    }
+
+    /// A piece of a snapshot from another node; gives the answer for its sender. `None` if there is no
+    /// such replica here.
+    pub async fn receive_piece(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        piece: Bytes,
+    ) -> Option<Bytes> {
+        let replica = self.table.get(shard, device)?;
+        Some(replica.receive_piece(piece).await)
     }
 
     /// Writes into the trees what was committed so far; after this the next start replays nothing.
     pub async fn flush(&self) -> Result<(), device::Error> {
-        for host in &self.hosts {
+        for host in self.hosts.values() {
             let host = host.clone();
             let flushed = tokio::task::spawn_blocking(move || host.flush()).await;
             flushed.expect("a flush does not panic")?;
@@ -170,9 +279,7 @@ impl Shards {
     /// after this fail with [`crate::Error::Unavailable`].
     pub async fn shutdown(mut self) -> Result<(), device::Error> {
         let flushed = self.flush().await;
-        for shard in &self.shards {
-            shard.stop().await;
-        }
+        self.stop();
         let flushers = std::mem::take(&mut self.flushers);
         let ended = tokio::task::spawn_blocking(move || drop(flushers)).await;
         ended.expect("a flush does not panic");
@@ -180,12 +287,17 @@ impl Shards {
         flushed
     }
 
-    /// Waits until the tasks of the Raft groups have let go of the devices.
+    fn stop(&self) {
+        self.table.all().iter().for_each(|replica| replica.stop());
+    }
+
+    /// Waits until the tasks of the replicas have let go of the devices.
     async fn let_go(mut self) {
         /// They have nothing left to do but to end.
         const WAITS_MAX: usize = 1000;
         self.shards.clear();
-        for host in std::mem::take(&mut self.hosts) {
+        self.table.clear();
+        for host in std::mem::take(&mut self.hosts).into_values() {
             for _ in 0..WAITS_MAX {
                 if Arc::strong_count(&host) == 1 {
                     break;
@@ -197,7 +309,7 @@ impl Shards {
 
     #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let active = self.hosts.iter().map(|host| host.budget().active_bytes());
+        let active = self.hosts.values().map(|host| host.budget().active_bytes());
         active.sum()
     }
 
@@ -205,81 +317,53 @@ impl Shards {
     #[cfg(test)]
     pub(crate) async fn kill(mut self) {
         self.flushers.iter().for_each(Flusher::abandon);
-        for shard in &self.shards {
-            shard.stop().await;
-        }
+        self.stop();
         self.flushers.clear();
         self.let_go().await;
     }
 }
 
-/// Names the voter that a device is.
-fn node_of(host: &Host) -> NodeId {
-    let [.., a, b, c, d, e, f, g, h] = host.device().id().0.to_be_bytes();
-    NodeId::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// Starts one shard's Raft group and waits until it leads and everything in its log is applied.
-async fn start(
-    node: NodeId,
-    host: Arc<Host>,
-    core: Arc<Core>,
-    store: LogStore,
-) -> Result<Arc<Proposer>, device::Error> {
-    let shard = core.id();
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        device::Error::damaged(format!("{shard}: {what}: {error}"))
-    };
-    let is_new = store.is_new();
-    let machine = StateMachine::new(host.clone(), core.clone());
-    let config = Arc::new(raft_config());
-    let raft = Raft::new(node, config, NoNetwork, store.clone(), machine).await;
-    let raft = raft.map_err(|error| failed("starting", &error))?;
-    if is_new {
-        let alone = BTreeMap::from([(node, EmptyNode::new())]);
-        let made = raft.initialize(alone).await;
-        made.map_err(|error| failed("initializing", &error))?;
-    } else {
-        // The only voter need not wait for an election timeout. A leader ignores this.
-        let elected = raft.trigger().elect().await;
-        elected.map_err(|error| failed("electing", &error))?;
+/// The tasks of replicas hold what they need until they are told to end.
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.stop();
     }
-    lead(&raft, &store)
-        .await
-        .map_err(|error| failed("waiting for a leader", &error))?;
-    let proposer = Proposer::new(host, core);
-    proposer.start(raft);
-    Ok(proposer)
 }
 
-/// Waits until the group leads and has applied what is in its log.
-async fn lead(raft: &Raft, store: &LogStore) -> Result<(), String> {
+/// A shard that a node leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    pub shard: ShardId,
+    /// Of the replica that leads.
+    pub leader: DeviceId,
+    pub term: u64,
+    pub voters: Vec<(DeviceId, ReplicaId)>,
+    pub learners: Vec<(DeviceId, ReplicaId)>,
+    /// Learners that have all but the latest entries.
+    pub ready: Vec<DeviceId>,
+    /// Members that were heard of lately, the leader among them.
+    pub near: Vec<DeviceId>,
+    /// The membership is committed, and no change under way.
+    pub is_settled: bool,
+}
+
+/// Waits until the only replica of a shard leads it and has done what is in its log.
+async fn wait_for_rulers(table: &Table) -> Result<(), device::Error> {
     /// Nothing but our own disk is waited for.
     const WAIT_MAX: Duration = Duration::from_secs(60);
+    const LOOK: Duration = Duration::from_millis(1);
 
-    let mut metrics = raft.metrics();
-    let leads = metrics.wait_for(|now| {
-        let ready = now.state == ServerState::Leader && now.last_applied == store.last();
-        ready || now.running_state.is_err()
-    });
-    match tokio::time::timeout(WAIT_MAX, leads).await {
-        Err(_) => Err("no leader in time".to_owned()),
-        Ok(Err(gone)) => Err(gone.to_string()),
-        Ok(Ok(now)) => now.running_state.clone().map_err(|e| e.to_string()),
-    }
-}
-
-fn raft_config() -> openraft::Config {
-    openraft::Config {
-        cluster_name: "martlet".to_owned(),
-        // A single voter has nobody to send heartbeats to and nobody to miss them from.
-        enable_tick: false,
-        heartbeat_interval: 60_000,
-        election_timeout_min: 120_000,
-        election_timeout_max: 180_000,
-        // The tree is the snapshot; after each flush we say so, and the log is purged.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
-        ..openraft::Config::default()
-    }
+    let rules = |replica: &Arc<Replica>| replica.is_ready();
+    let waiting = async {
+        let mut left = table.all();
+        loop {
+            left.retain(|replica| !rules(replica));
+            if left.is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let waited = tokio::time::timeout(WAIT_MAX, waiting).await;
+    waited.map_err(|_| device::Error::damaged("the shards do not come to life"))
 }

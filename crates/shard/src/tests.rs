@@ -4,7 +4,7 @@ mod concurrent;
 mod crash;
 mod damage;
 mod model;
-mod raft;
+mod replicas;
 mod space;
 
 use std::ops::Bound;
@@ -83,7 +83,7 @@ impl World {
         for i in 0..self.devices {
             devices.push(self.free_device(i).await);
         }
-        Shards::open(&self.env, devices, self.count, self.config.clone()).await
+        Shards::open(&self.env, devices, self.count, self.config.clone(), None).await
     }
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Do<F>(pub(crate) Vec<Latch>, pub(crate) F);
 
 impl<F, T> Procedure for Do<F>
 where
-    F: Fn(Timestamp, &View) -> (Batch, T) + Send + 'static,
+    F: Fn(Timestamp, &View) -> (Batch, T) + Send + Sync + 'static,
     T: Wire,
 {
     const NAME: &'static str = "do";
@@ -202,7 +202,7 @@ impl SimWorld {
                 opened => break opened?,
             }
         };
-        Shards::open(&self.env, vec![device], 1, Self::config()).await
+        Shards::open(&self.env, vec![device], 1, Self::config(), None).await
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -222,15 +222,5 @@ impl SimWorld {
         self.disk.fail_when(|call, _| {
             (call == testkit::Call::Write).then_some(std::io::ErrorKind::Other)
         });
-    }
-}
-
-/// The entry with this index, as a leader of term 1 makes it.
-pub(crate) fn entry(index: u64, batch: Batch) -> crate::raft::Entry {
-    let leader = openraft::CommittedLeaderId::new(1, 0);
-    let proposal = crate::raft::Proposal::new(0, vec![batch.encode()], None);
-    crate::raft::Entry {
-        log_id: openraft::LogId::new(leader, index),
-        payload: openraft::EntryPayload::Normal(proposal),
     }
 }

@@ -17,9 +17,10 @@ use base::ShardId;
 use device::{Access, Lmdb, lmdb};
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, CommitToken, OnCommit, RoTxn, RwTxn, WithoutTls};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::Error;
+use crate::replica::Memo;
 
 pub(crate) use row::Found;
 pub use row::{Row, whole_pages};
@@ -32,7 +33,7 @@ pub(crate) struct Tree {
     env: Lmdb,
     /// What is known of the tree itself and of each shard.
     meta: Database<'static>,
-    shards: BTreeMap<ShardId, Database<'static>>,
+    shards: RwLock<BTreeMap<ShardId, Database<'static>>>,
     /// Names the log that belongs to this tree.
     log_id: u64,
     readers: Arc<Readers>,
@@ -75,6 +76,20 @@ impl OnCommit for Opened<'_> {
     }
 }
 
+/// As [`Opened`], when the tree is there already.
+struct Added<'e>(BTreeMap<ShardId, Database<'e>>);
+
+impl OnCommit for Added<'_> {
+    type Committed = BTreeMap<ShardId, Database<'static>>;
+
+    fn on_commit(self, token: &CommitToken) -> Self::Committed {
+        let shards = self.0.into_iter();
+        shards
+            .map(|(id, database)| (id, database.on_commit(token)))
+            .collect()
+    }
+}
+
 const META: &str = "meta";
 
 fn name(shard: ShardId) -> String {
@@ -82,12 +97,12 @@ fn name(shard: ShardId) -> String {
 }
 
 impl Tree {
-    /// Makes a tree with these shards, all empty, in one commit.
+    /// Makes a tree with these replicas, all empty, in one commit.
     pub(crate) fn create(
         dir: &Path,
         map_bytes: usize,
         log_id: u64,
-        shards: &[ShardId],
+        replicas: &BTreeMap<ShardId, Memo>,
     ) -> Result<(), device::Error> {
         let env = lmdb::open(dir, Access::ReadWrite, map_bytes, DATABASES_MAX);
         let env = env.map_err(|error| open_error(dir, error))?;
@@ -97,9 +112,9 @@ impl Tree {
                 let database = opener.create_database::<Raw, Raw>(txn, Some(META))?;
                 meta::put_tree(&database, txn, log_id)?;
                 let mut opened = Opened(database, BTreeMap::new());
-                for shard in shards {
+                for (shard, memo) in replicas {
                     let database = opener.create_database(txn, Some(&name(*shard)))?;
-                    meta::put_memo(&opened.0, txn, *shard, &Default::default())?;
+                    meta::put_memo(&opened.0, txn, *shard, memo)?;
                     opened.1.insert(*shard, database);
                 }
                 Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(opened))
@@ -153,7 +168,7 @@ impl Tree {
         Ok(Self {
             env,
             meta,
-            shards,
+            shards: RwLock::new(shards),
             log_id,
             readers: Arc::new(Readers {
                 idle: Mutex::new(idle),
@@ -165,15 +180,49 @@ impl Tree {
         self.log_id
     }
 
-    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> {
-        self.shards.keys().copied()
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        self.shards.read().keys().copied().collect()
     }
 
+    /// The database of a shard that is here.
     pub(crate) fn database(&self, shard: ShardId) -> Database<'static> {
-        self.shards[&shard]
+        self.shards.read()[&shard]
     }
 
-    pub(crate) fn memo(&self, txn: &RoTxn, shard: ShardId) -> Result<crate::raft::Memo, Error> {
+    /// Makes an empty shard, in a commit of its own.
+    pub(crate) fn add(&self, shard: ShardId, memo: &Memo) -> Result<(), heed::Error> {
+        let txn = self.env.write_txn()?;
+        let id = txn.id();
+        let opened = self.env.create_databases_and_commit(txn, |opener, txn| {
+            let database = opener.create_database::<Raw, Raw>(txn, Some(&name(shard)))?;
+            // What an earlier one has left.
+            database.clear(txn)?;
+            meta::put_memo(&self.meta, txn, shard, memo)?;
+            let shards = BTreeMap::from([(shard, database)]);
+            Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(Added(shards)))
+        })?;
+        self.committed(id);
+        self.shards
+            .write()
+            .extend(opened.commit().into_iter().flatten());
+        Ok(())
+    }
+
+    /// Removes a shard and its rows, in a commit of its own. What is not here is no error.
+    pub(crate) fn remove(&self, shard: ShardId) -> Result<(), heed::Error> {
+        let Some(database) = self.shards.write().remove(&shard) else {
+            return Ok(());
+        };
+        let mut txn = self.env.write_txn()?;
+        let id = txn.id();
+        database.clear(&mut txn)?;
+        meta::delete_memo(&self.meta, &mut txn, shard)?;
+        txn.commit()?;
+        self.committed(id);
+        Ok(())
+    }
+
+    pub(crate) fn memo(&self, txn: &RoTxn, shard: ShardId) -> Result<Memo, Error> {
         meta::memo(&self.meta, txn, shard)
     }
 
@@ -181,7 +230,7 @@ impl Tree {
         &self,
         txn: &mut RwTxn,
         shard: ShardId,
-        memo: &crate::raft::Memo,
+        memo: &Memo,
     ) -> Result<(), heed::Error> {
         meta::put_memo(&self.meta, txn, shard, memo)
     }

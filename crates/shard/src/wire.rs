@@ -3,10 +3,12 @@
 //! Decoding reads no further than the bytes go and asks for no more memory than a small multiple of
 //! them: what came from another node may be anything.
 
+use base::DeviceId;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::replica::Refusal;
 use crate::{Error, Execution};
 
 /// The first byte of every call and answer.
@@ -20,14 +22,17 @@ pub(crate) enum Answer<T, E> {
     Failed(Error),
     /// Nothing was tried: there is no such name or shard here, or the call cannot be read.
     NotUnderstood(String),
+    /// Nothing was done: the shard is not led here, but perhaps on this device.
+    Elsewhere(Option<DeviceId>),
 }
 
-impl<T, E> From<Result<T, Execution<E>>> for Answer<T, E> {
-    fn from(result: Result<T, Execution<E>>) -> Self {
+impl<T, E> From<Result<T, Refusal<E>>> for Answer<T, E> {
+    fn from(result: Result<T, Refusal<E>>) -> Self {
         match result {
             Ok(output) => Self::Done(output),
-            Err(Execution::Refused(error)) => Self::Refused(error),
-            Err(Execution::Shard(error)) => Self::Failed(error),
+            Err(Refusal::Failed(Execution::Refused(error))) => Self::Refused(error),
+            Err(Refusal::Failed(Execution::Shard(error))) => Self::Failed(error),
+            Err(Refusal::Elsewhere(hint)) => Self::Elsewhere(hint),
         }
     }
 }

@@ -166,6 +166,15 @@ impl Files {
         self.no_space = false;
     }
 
+    /// Nothing of this stream is needed any more, and its marks may begin anew.
+    pub(super) fn retire(&mut self, stream: u16) {
+        for file in &mut self.live {
+            file.marks.remove(&stream);
+        }
+        self.released.remove(&stream);
+        self.release([]);
+    }
+
     pub(super) fn admit(&self, bytes: u64, purpose: Purpose) -> Result<Room, Error> {
         if !self.no_space || self.spare.is_some() || !self.free.is_empty() {
             return Ok(Room::Ample);
@@ -235,6 +244,18 @@ mod tests {
             sequence: 3,
         };
         assert_eq!(files.job(), next);
+    }
+
+    #[test]
+    fn a_stream_that_ended_holds_no_file_and_may_begin_anew() {
+        let mut files = Files::new(live(1..4, 10), VecDeque::new(), 3);
+        files.release([(2, 5)]);
+        assert_eq!(files.live.len(), 3);
+        files.retire(1);
+        assert_eq!(files.live.len(), 1);
+        files.wrote([(1, 3)], 0);
+        files.release([(1, 2)]);
+        assert_eq!(files.live[0].marks[&1], 3, "what is new is needed");
     }
 
     #[test]

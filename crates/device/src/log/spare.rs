@@ -8,13 +8,21 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::buffer::AlignedBuffer;
-use super::files::{Job, Slot, Spare};
+use super::files::{Files, Job, Slot, Spare};
 use super::format::FileHeader;
 
 impl Shared {
     pub(super) fn release(&self, marks: impl IntoIterator<Item = (u16, u64)>) {
+        self.let_go(|files| files.release(marks));
+    }
+
+    pub(super) fn retire(&self, stream: u16) {
+        self.let_go(|files| files.retire(stream));
+    }
+
+    fn let_go(&self, change: impl FnOnce(&mut Files)) {
         let mut files = self.files.lock();
-        files.release(marks);
+        change(&mut files);
         let live = i64::try_from(files.live.len()).unwrap_or(i64::MAX);
         self.metrics.files.set(live);
         self.files_changed.notify_all();

@@ -37,7 +37,7 @@ impl Layers {
             plan.done(env)?;
         }
         devices.extend(open_devices(env, config, &plan.made, patience).await?);
-        let shards = Shards::open(env, devices.clone(), plan.shards, config.shard());
+        let shards = Shards::open(env, devices.clone(), plan.shards, config.shard(), None);
         let shards = Arc::new(shards.await.context("opening the shards")?);
         let mut namespace = open_namespace(env, config, &shards, &devices).await?;
         report_missing(&namespace, &devices);

@@ -89,7 +89,7 @@ impl OnDisk {
     ) -> Result<(Shards, Arc<dyn Storage>), device::Error> {
         let device = Device::open(env.clone(), self.dir(), device_config())?;
         let devices = vec![device.clone()];
-        let shards = Shards::open(env, devices, self.shards, shards_config()).await?;
+        let shards = Shards::open(env, devices, self.shards, shards_config(), None).await?;
         let device = Arc::new(device);
         *self.device.lock() = Arc::downgrade(&device);
         Ok((shards, device))

@@ -119,11 +119,15 @@ impl<D: Data> Raft<D> {
         self.writes.issued
     }
 
-    /// A snapshot up to `base` has come. Whether it is news; if so, what the log has against it must be
-    /// written off (see [`Raft::ready`]) before the state is replaced.
-    pub fn expect_snapshot(&mut self, base: LogId) -> bool {
-        if base.index <= self.commit {
-            return false;
+    /// A snapshot up to `base` has come from a leader of `term`. Whether it is news; if so, what the log has
+    /// against it must be written off (up to the write that is given) before the state is replaced.
+    pub fn expect_snapshot(&mut self, now: Duration, term: u64, base: LogId) -> Option<u64> {
+        if term > self.ballot.term {
+            // From now on only those append who have all that the snapshot has.
+            self.step_down(now, term, None);
+        }
+        if term < self.ballot.term || base.index <= self.commit {
+            return None;
         }
         let is_contradicted = self.log.last().index >= base.index && !self.log.has(base);
         if is_contradicted {
@@ -131,24 +135,26 @@ impl<D: Data> Raft<D> {
             self.log.cut(base.index);
             self.write_entries(Vec::new(), Some(base.index));
         }
-        true
+        Some(self.writes.issued)
     }
 
-    /// The state is now, durably, that of a snapshot up to `base`.
+    /// The state is now, durably, that of a snapshot up to `base`; nothing was done since it was expected.
     pub fn installed(&mut self, base: LogId, membership: Membership) {
-        if base.index <= self.commit {
+        if base.index <= self.applied {
             return;
         }
         if self.log.has(base) {
-            self.commit = base.index;
-            self.applied = base.index;
             self.log.compact(base.index);
         } else {
+            assert!(
+                base.index > self.commit,
+                "what is decided is the same everywhere"
+            );
             self.log.reset(base, membership);
             self.writes.cut(base.index);
-            self.commit = base.index;
-            self.applied = base.index;
         }
+        self.applied = base.index;
+        self.commit = self.commit.max(base.index);
         self.writes.durable = self.writes.durable.max(base.index);
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Node {
     /// How fast its clock goes, in thousandths, and what it showed at first.
     pub(super) rate: u64,
     pub(super) epoch: u64,
+    /// A snapshot is taking the state's place: nothing else is done.
+    pub(super) is_installing: bool,
     /// Snapshots that it is sending.
     pub(super) sending: Vec<ReplicaId>,
     /// Counts its starts: what was under way before one is void.
@@ -76,6 +78,7 @@ impl Node {
             is_paused: false,
             rate: rng.u64(970..1030),
             epoch: rng.u64(0..1_000_000),
+            is_installing: false,
             sending: Vec::new(),
             life: 0,
             timer_of: 0,
@@ -126,6 +129,7 @@ impl Node {
             self.disk.write(&write);
         }
         self.raft = None;
+        self.is_installing = false;
         self.sending.clear();
         self.life += 1;
     }
@@ -136,13 +140,14 @@ impl Node {
         self.disk = Disk::default();
         self.writing.clear();
         self.raft = None;
+        self.is_installing = false;
         self.sending.clear();
         self.life += 1;
     }
 
     /// The state becomes durable.
     pub(super) fn flush(&mut self, keep_bytes: usize) {
-        let Some(raft) = &mut self.raft else {
+        let Some(raft) = self.raft.as_mut().filter(|_| !self.is_installing) else {
             return;
         };
         self.disk.base = self.state.0;

@@ -344,6 +344,11 @@ impl World {
         let snapshot = Snapshot {
             from: node.id,
             to,
+            term: node
+                .raft
+                .as_ref()
+                .map(|raft| raft.term())
+                .unwrap_or_default(),
             // What is durable is what is sent.
             base: node.disk.base,
             membership: node.disk.membership.clone(),
@@ -358,15 +363,23 @@ impl World {
         let Some(number) = receiver.filter(|number| !self.nodes[*number].is_paused) else {
             return self.snapshot_ended(&snapshot, None, faults);
         };
-        let Some(raft) = &mut self.nodes[number].raft else {
+        let clock = self.nodes[number].clock(self.now);
+        let node = &mut self.nodes[number];
+        let Some(raft) = node.raft.as_mut().filter(|_| !node.is_installing) else {
             return self.snapshot_ended(&snapshot, None, faults);
         };
-        if !raft.expect_snapshot(snapshot.base) {
+        if raft
+            .expect_snapshot(clock, snapshot.term, snapshot.base)
+            .is_none()
+        {
+            self.settle(number, faults)?;
             return self.snapshot_ended(&snapshot, Some(snapshot.base.index), faults);
         }
+        self.nodes[number].is_installing = true;
         self.settle(number, faults)?;
         let life = self.nodes[number].life;
-        self.after(MS, Event::Install(snapshot, life));
+        let delay = self.rng.u64(MS..=faults.write_max * 3);
+        self.after(delay, Event::Install(snapshot, life));
         Ok(())
     }
 
@@ -385,13 +398,12 @@ impl World {
         }
         let node = &mut self.nodes[number];
         let raft = node.raft.as_mut().expect("it lives as it did");
-        if raft.commit() < snapshot.base.index {
-            node.disk.base = snapshot.base;
-            node.disk.membership = snapshot.membership.clone();
-            // Installing ends before or after a crash; half of it is the disk's business.
-            node.state = (snapshot.base, snapshot.membership.clone());
-            raft.installed(snapshot.base, snapshot.membership.clone());
-        }
+        node.disk.base = snapshot.base;
+        node.disk.membership = snapshot.membership.clone();
+        // Installing ends before or after a crash; half of it is the disk's business.
+        node.state = (snapshot.base, snapshot.membership.clone());
+        raft.installed(snapshot.base, snapshot.membership.clone());
+        node.is_installing = false;
         self.settle(number, faults)?;
         self.snapshot_ended(snapshot, Some(snapshot.base.index), faults)
     }
@@ -416,7 +428,7 @@ impl World {
 
     fn apply(&mut self, number: usize) -> Checked {
         let node = &mut self.nodes[number];
-        let Some(raft) = &mut node.raft else {
+        let Some(raft) = node.raft.as_mut().filter(|_| !node.is_installing) else {
             return Ok(());
         };
         let entries = raft.to_apply(usize::MAX);

@@ -86,6 +86,7 @@ pub(super) enum Event {
 pub(super) struct Snapshot {
     pub(super) from: ReplicaId,
     pub(super) to: ReplicaId,
+    pub(super) term: u64,
     pub(super) base: LogId,
     pub(super) membership: Membership,
 }

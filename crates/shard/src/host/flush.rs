@@ -1,6 +1,6 @@
 //! The flush: from the memtables of a device into its tree, in one commit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -99,7 +99,8 @@ impl Host {
         let id = txn.id();
         let mut frozen_bytes = 0;
         let mut dirty = Vec::new();
-        for core in &self.cores {
+        let cores: Vec<_> = self.cores.read().values().cloned().collect();
+        for core in cores {
             if let Some(bytes) = core.freeze(id) {
                 frozen_bytes += bytes;
                 dirty.push(core);
@@ -115,13 +116,14 @@ impl Host {
         }
         self.tree.committed(id);
         for core in &dirty {
-            let bytes = core.written();
+            let Some((bytes, applied)) = core.written() else {
+                continue;
+            };
             self.metrics.flushed_bytes.add(bytes);
-        }
-        let proposers = self.proposers.read();
-        let proposers = dirty.iter().filter_map(|core| proposers.get(&core.id()));
-        for proposer in proposers.filter_map(std::sync::Weak::upgrade) {
-            proposer.purge();
+            let replica = self.replicas.read().get(&core.id()).and_then(Weak::upgrade);
+            if let Some(replica) = replica {
+                replica.flushed(applied);
+            }
         }
         Ok(true)
     }
@@ -146,7 +148,7 @@ impl Host {
     }
 }
 
-fn write(mut txn: RwTxn<'_>, dirty: &[&Arc<Core>]) -> Result<(), heed::Error> {
+fn write(mut txn: RwTxn<'_>, dirty: &[Arc<Core>]) -> Result<(), heed::Error> {
     for core in dirty {
         core.write_frozen(&mut txn)?;
     }

@@ -4,26 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::ShardId;
-use device::{Access, Device, Log};
+use base::env::Env;
+use device::lmdb::into_io;
+use device::{Access, Device, Kind, Log};
 use parking_lot::{Mutex, RwLock};
+use raft::ReplicaId;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::{Host, Settings, flush};
 use crate::budget::Budget;
 use crate::core::Core;
 use crate::metrics::Metrics;
-use crate::raft::{Cache, LogStore};
+use crate::replica::{Memo, StateRecord, Tail};
 use crate::shards::Config;
 use crate::tree::Tree;
 
-/// A device that is open, with its shards and what each has in the log.
+/// A device that is open, with its replicas and what each has in the log.
 pub(crate) struct Opened {
     pub(crate) host: Arc<Host>,
-    pub(crate) shards: Vec<(Arc<Core>, LogStore)>,
+    pub(crate) replicas: Vec<(Arc<Core>, Tail)>,
 }
 
 impl Host {
-    /// Makes empty shards on a device, unless it has some already.
+    /// Makes empty shards on a device, of which it has the only replica each, unless it has a tree
+    /// already.
     pub(crate) fn format(
         device: &Device,
         config: &Config,
@@ -39,8 +44,10 @@ impl Host {
         let (env, health) = (device.env(), device.health());
         refuse_used_log(device)?;
         let log_id = Log::create(env, &dir.join("log"), health, &settings.log)?;
+        let first = |shard: &ShardId| (*shard, Memo::first(new_replica(env), device.id()));
+        let memos: BTreeMap<_, _> = shards.iter().map(first).collect();
         // The tree is last: with it the shards exist.
-        Tree::create(&dir.join("tree"), settings.map_bytes, log_id, shards)?;
+        Tree::create(&dir.join("tree"), settings.map_bytes, log_id, &memos)?;
         info!(device = %device.id(), shards = shards.len(), "made shards");
         Ok(())
     }
@@ -54,19 +61,8 @@ impl Host {
         let damaged =
             |error: crate::Error| device::Error::damaged(format!("{}: {error}", dir.display()));
 
-        let mut shards: BTreeMap<ShardId, (Arc<Core>, Cache)> = BTreeMap::new();
-        for id in tree.shards() {
-            let core = Core::new(id, Some(tree.clone())).map_err(damaged)?;
-            let cache = Cache::after(core.memo().applied);
-            shards.insert(id, (Arc::new(core), cache));
-        }
-        let visit = &mut |record: device::Record| {
-            let shard = ShardId(record.stream);
-            let (_, cache) = shards.get_mut(&shard).ok_or_else(|| {
-                device::Error::damaged(format!("the log has entries of {shard}, the tree has not"))
-            })?;
-            cache.replay(record).map_err(damaged)
-        };
+        let mut tails = Tails::of(&tree).map_err(damaged)?;
+        let visit = &mut |record| tails.replay(record).map_err(damaged);
         let (env, health) = (device.env(), device.health());
         let log = Log::open(env, &dir.join("log"), health, &settings.log, visit);
         let log = log.map_err(|error| match error {
@@ -82,24 +78,103 @@ impl Host {
                 dir.display()
             )));
         }
+        let (tails, strangers) = tails.read().map_err(damaged)?;
+        for stream in strangers {
+            log.retire(stream);
+        }
+        let mut replicas = Vec::new();
+        for (shard, tail) in tails {
+            if tail.is_gone() {
+                // It was being removed when the power went.
+                let removed = tree.remove(shard);
+                removed.map_err(|error| device::Error::io("removing a shard", into_io(error)))?;
+                log.retire(shard.0);
+                continue;
+            }
+            let core = Core::new(shard, Some(tree.clone())).map_err(damaged)?;
+            replicas.push((Arc::new(core), tail));
+        }
+        let cores = replicas.iter().map(|(core, _)| (core.id(), core.clone()));
         let host = Arc::new(Self {
             tree,
-            cores: shards.values().map(|(core, _)| core.clone()).collect(),
+            cores: RwLock::new(cores.collect()),
             budget: Arc::new(Budget::new(settings.memtable_bytes)),
             writing: Mutex::new(()),
-            proposers: RwLock::new(BTreeMap::new()),
+            replicas: RwLock::new(BTreeMap::new()),
+            transfers: Semaphore::new(TRANSFERS_MAX),
             flush_asked: flush::Asked::default(),
             reserve_bytes: settings.reserve_bytes,
             metrics: Metrics::default(),
-            log: log.clone(),
+            log,
             device,
         });
-        let shards = shards.into_values().map(|(core, cache)| {
-            let store = LogStore::new(core.id(), log.clone(), cache);
-            (core, store)
-        });
-        let shards = shards.collect();
-        Ok(Opened { host, shards })
+        Ok(Opened { host, replicas })
+    }
+}
+
+/// Snapshots that a device sends at once: it has other things to do, and so have their receivers.
+const TRANSFERS_MAX: usize = 2;
+
+/// A replica that has never lived before.
+pub(crate) fn new_replica(env: &Env) -> ReplicaId {
+    // 0 is nobody.
+    ReplicaId(env.entropy.u64().max(1))
+}
+
+/// What the log has of each stream.
+pub(crate) struct Tails {
+    /// Of the replicas that the tree knows.
+    known: BTreeMap<ShardId, Tail>,
+    /// Of others: who has the stream, and whether it has entries.
+    strangers: BTreeMap<ShardId, (ReplicaId, bool)>,
+}
+
+impl Tails {
+    pub(crate) fn of(tree: &Tree) -> Result<Self, crate::Error> {
+        let reader = tree.read()?;
+        let tail = |shard| {
+            let memo = tree.memo(&reader, shard)?;
+            Ok((shard, Tail::after(memo.replica, memo.applied)))
+        };
+        let known = tree.shards().into_iter().map(tail);
+        Ok(Self {
+            known: known.collect::<Result<_, crate::Error>>()?,
+            strangers: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn replay(&mut self, record: device::Record) -> Result<(), crate::Error> {
+        let shard = ShardId(record.stream);
+        if let Some(tail) = self.known.get_mut(&shard) {
+            return tail.replay(record);
+        }
+        // It was removed, or was being made.
+        let stranger = self.strangers.entry(shard);
+        let (replica, has_entries) = stranger.or_insert((StateRecord::NOBODY.replica, false));
+        if let Kind::Entry(_) = record.kind {
+            *has_entries = true;
+            return Ok(());
+        }
+        let state = StateRecord::decode(record.body.into_iter().next().unwrap_or_default())?;
+        if state.replica != *replica {
+            (*replica, *has_entries) = (state.replica, false);
+        }
+        Ok(())
+    }
+
+    /// The tails of the replicas that the tree knows, and the streams of others.
+    ///
+    /// # Errors
+    /// If one of the others has lived: then the tree has lost it.
+    pub(crate) fn read(self) -> Result<(BTreeMap<ShardId, Tail>, Vec<u16>), crate::Error> {
+        for (shard, (replica, has_entries)) in &self.strangers {
+            if *replica != StateRecord::NOBODY.replica && *has_entries {
+                let what = format!("the log has entries of {shard}, the tree has not");
+                return Err(crate::Error::Damaged(what));
+            }
+        }
+        let strangers = self.strangers.into_keys().map(|shard| shard.0);
+        Ok((self.known, strangers.collect()))
     }
 }
 

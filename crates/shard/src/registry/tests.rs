@@ -1,3 +1,4 @@
+use crate::Execution;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use heed::{RoTxn, RwTxn};
 
 use super::{Database, Row, damaged, read_error, row};
 use crate::Error;
-use crate::raft::Memo;
+use crate::replica::Memo;
 
 const VERSION: u8 = 1;
 const TREE: &[u8] = b"tree";
@@ -47,6 +47,14 @@ pub(super) fn put_memo(
     memo: &Memo,
 ) -> Result<(), heed::Error> {
     row::put(meta, txn, &key(shard), Row::Value(&memo.encode()))
+}
+
+pub(super) fn delete_memo(
+    meta: &Database<'_>,
+    txn: &mut RwTxn,
+    shard: ShardId,
+) -> Result<(), heed::Error> {
+    meta.delete(txn, &key(shard)).map(drop)
 }
 
 pub(super) fn memo(meta: &Database<'_>, txn: &RoTxn, shard: ShardId) -> Result<Memo, Error> {

@@ -128,7 +128,9 @@ mod tests {
     fn little_beyond_whole_pages_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let shard = ShardId(0);
-        Tree::create(dir.path(), 1 << 20, 1, &[shard]).unwrap();
+        let memo = crate::replica::Memo::new(raft::ReplicaId(1));
+        let memos = std::collections::BTreeMap::from([(shard, memo)]);
+        Tree::create(dir.path(), 1 << 20, 1, &memos).unwrap();
         let tree = Tree::open(dir.path(), device::Access::ReadWrite, 1 << 20).unwrap();
         let database = tree.database(shard);
         let pages = |bytes: usize| {

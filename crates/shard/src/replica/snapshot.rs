@@ -19,7 +19,7 @@ use super::codec::{get_piece, put_piece};
 use crate::Error;
 use crate::tree::{Cursor, Database, Found, Reader, Tree};
 
-/// What openraft passes around as a snapshot.
+/// A snapshot on its way.
 pub(crate) enum SnapshotData {
     /// To be sent.
     Tree(TreeSnapshot),
@@ -79,8 +79,8 @@ impl TreeSnapshot {
         while let Some((key, stored)) = cursor.row() {
             // What is damaged here must not be spread.
             Found { key, stored }.check()?;
-            put_piece(&mut rows, key);
-            put_piece(&mut rows, stored);
+            put_piece(&mut rows, &[key]);
+            put_piece(&mut rows, &[stored]);
             last = Some(key.to_vec());
             if rows.len() >= PIECE_BYTES {
                 break;
@@ -139,13 +139,6 @@ impl Spool {
     }
 
     /// Takes the next piece of the snapshot.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "called by the network between nodes, once there is one"
-        )
-    )]
     pub(crate) fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         self.file.write_at(&[IoSlice::new(piece)], self.written)?;
         self.written += piece.len() as u64;

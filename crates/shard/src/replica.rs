@@ -1,0 +1,321 @@
+//! One replica of a shard, and how consensus moves it: the driver of a [`raft::Raft`].
+//!
+//! Whoever proposes does so in its own task, under the replica's lock: the entry goes to the log's writer
+//! at once. Everything else (what was written, what others sent, time) is for one task per replica, which
+//! also does what is decided and answers those who wait. So a commit makes three hops: to the log's
+//! thread, from there to the replica's task, and back to the caller; and all that wait share them.
+//!
+//! **Invariant:** only the replica's task and the installation of a snapshot change the state, one at a
+//! time (`applying`).
+
+mod codec;
+mod drive;
+mod lead;
+mod message;
+mod snapshot;
+mod tail;
+mod transfer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::env::Env;
+use base::{DeviceId, ShardId};
+use bytes::Bytes;
+use device::{Kind, Record};
+use parking_lot::Mutex;
+use raft::{LogId, Persist, Raft, Ready, ReplicaId, Role};
+use tokio::sync::{Notify, oneshot};
+
+use crate::core::Core;
+use crate::host::Host;
+use crate::latch::{Held, Latches};
+use crate::peers::Post;
+use crate::{Error, budget};
+
+pub(crate) use codec::{LogRecord, Memo, StateRecord};
+pub(crate) use drive::apply_to;
+pub(crate) use lead::{Refusal, Unseen};
+pub(crate) use message::{decode as decode_message, encode as encode_message};
+pub(crate) use snapshot::{SnapshotData, Spool, rows as snapshot_rows};
+pub(crate) use tail::Tail;
+use transfer::Receiving;
+
+/// The effects of one procedure, as they travel in an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// Every time that a procedure was given so far is at most this, in ticks.
+    pub(crate) time: u64,
+    pub(crate) batch: Bytes,
+}
+
+impl raft::Data for Effects {
+    fn bytes(&self) -> usize {
+        self.batch.len()
+    }
+}
+
+pub(crate) type Entry = raft::Entry<Effects>;
+pub(crate) type Message = raft::Message<Effects>;
+
+/// One replica.
+pub(crate) struct Replica {
+    env: Env,
+    device: DeviceId,
+    host: Arc<Host>,
+    core: Arc<Core>,
+    latches: Latches,
+    post: Arc<Post>,
+    state: Mutex<State>,
+    signal: Arc<Signal>,
+    /// Held by who changes the state.
+    applying: tokio::sync::Mutex<()>,
+    /// The only voter leads: what it has is what there is.
+    rules: AtomicBool,
+    receiving: tokio::sync::Mutex<Option<Receiving>>,
+}
+
+struct State {
+    raft: Raft<Effects>,
+    /// Whose entries are on their way, in the order of the log.
+    waiting: VecDeque<(LogId, Waiter)>,
+    /// Questions whether this replica leads, by their tokens.
+    asking: Vec<(u64, oneshot::Sender<Option<u64>>)>,
+    /// Those who wait until an entry has been done.
+    watching: Vec<(u64, oneshot::Sender<()>)>,
+    tokens: u64,
+    /// To whom snapshots are under way.
+    sending: Vec<ReplicaId>,
+    /// Where those are who have written, members or not: a new replica knows no members yet.
+    senders: BTreeMap<ReplicaId, DeviceId>,
+    /// Nothing is written any more, or the replica is no more.
+    is_over: bool,
+}
+
+/// One procedure that waits for its batch; it holds its latches until then.
+struct Waiter {
+    held: Held,
+    queued: budget::Queued,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// What wakes the replica's task.
+#[derive(Default)]
+struct Signal {
+    changed: Notify,
+    /// The last write that is durable.
+    written: AtomicU64,
+    has_failed: AtomicBool,
+    inbox: Mutex<VecDeque<(DeviceId, Message)>>,
+}
+
+/// Messages that wait: more than a leader sends ahead. Others are lost, as in a network.
+const INBOX_MAX: usize = 256;
+
+impl Replica {
+    /// Starts a replica with what its device has of it.
+    pub(crate) fn start(
+        env: Env,
+        host: Arc<Host>,
+        core: Arc<Core>,
+        tail: Tail,
+        post: Arc<Post>,
+    ) -> Arc<Self> {
+        let memo = core.memo();
+        let now = env.clock.monotonic();
+        let start = raft::Start {
+            id: memo.replica,
+            ballot: tail.ballot(),
+            base: memo.applied,
+            membership: memo.membership,
+            entries: tail.into_entries(),
+            seed: env.entropy.u64(),
+            now,
+        };
+        let replica = Arc::new(Self {
+            device: host.device().id(),
+            state: Mutex::new(State {
+                raft: Raft::new(raft::Config::default(), start),
+                waiting: VecDeque::new(),
+                asking: Vec::new(),
+                watching: Vec::new(),
+                tokens: 0,
+                sending: Vec::new(),
+                senders: BTreeMap::new(),
+                is_over: false,
+            }),
+            env,
+            host,
+            core,
+            latches: Latches::default(),
+            post,
+            signal: Arc::default(),
+            applying: tokio::sync::Mutex::default(),
+            rules: AtomicBool::new(false),
+            receiving: tokio::sync::Mutex::default(),
+        });
+        replica.host.introduce(&replica);
+        tokio::spawn(replica.clone().drive());
+        replica
+    }
+
+    pub(crate) fn shard(&self) -> ShardId {
+        self.core.id()
+    }
+
+    pub(crate) fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    pub(crate) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    pub(crate) fn id(&self) -> ReplicaId {
+        self.state.lock().raft.id()
+    }
+
+    /// A message of another replica, which is on that device. Never waits.
+    pub(crate) fn receive(&self, from: DeviceId, message: Message) {
+        {
+            let mut inbox = self.signal.inbox.lock();
+            if inbox.len() >= INBOX_MAX {
+                return;
+            }
+            inbox.push_back((from, message));
+        }
+        self.signal.changed.notify_one();
+    }
+
+    /// The shard was flushed: its log needs no longer begin before that.
+    pub(crate) fn flushed(&self, applied: LogId) {
+        /// What a replica that was away for a moment may need. All of it is in memory.
+        const KEEP_BYTES: usize = 2 << 20;
+
+        let gone = {
+            let mut state = self.state.lock();
+            state.raft.compact(applied.index, KEEP_BYTES)
+        };
+        self.host.log().release([(self.shard().0, gone)]);
+    }
+
+    /// Ends it: nobody waits any longer, and its task lets go of the device.
+    pub(crate) fn stop(&self) {
+        self.state.lock().end();
+        self.rules.store(false, Ordering::Release);
+        self.signal.changed.notify_one();
+    }
+
+    fn now(&self) -> Duration {
+        self.env.clock.monotonic()
+    }
+
+    /// Does what consensus wants done. To be called with the lock held, so that writes go to the log in
+    /// their order.
+    fn act(self: &Arc<Self>, state: &mut State) {
+        let ready: Ready<Effects> = state.raft.ready();
+        if let Some(last) = ready.persist.last() {
+            self.write(state.raft.id(), last.seq, &ready.persist);
+        }
+        for message in ready.messages {
+            let member = state.raft.membership().device(message.to);
+            let sender = || state.senders.get(&message.to).copied();
+            if let Some(to) = member.or_else(sender) {
+                self.post.send(self.device, to, self.shard(), message);
+            }
+        }
+        for (token, index) in ready.reads {
+            let place = state.asking.iter().position(|(asked, _)| *asked == token);
+            if let Some(place) = place {
+                // Who asked may be gone.
+                let _ = state.asking.swap_remove(place).1.send(index);
+            }
+        }
+        for to in ready.snapshots {
+            self.send_snapshot(state, to);
+        }
+        let rules = state.raft.membership().is_alone() && state.raft.leads().is_some();
+        self.rules.store(rules, Ordering::Release);
+    }
+
+    fn write(&self, id: ReplicaId, seq: u64, writes: &[Persist<Effects>]) {
+        let record = |kind, body| Record {
+            stream: self.shard().0,
+            kind,
+            body,
+        };
+        let mut records = Vec::new();
+        for write in writes {
+            if let Some(ballot) = write.ballot {
+                let state = StateRecord {
+                    replica: id,
+                    ballot,
+                };
+                records.push(record(Kind::State, vec![state.encode()]));
+            }
+            if let Some(cut) = write.cut {
+                records.push(record(Kind::Entry(cut), LogRecord::encode_cut(cut)));
+            }
+            for entry in &write.entries {
+                let body = LogRecord::encode_entry(entry);
+                records.push(record(Kind::Entry(entry.id.index), body));
+            }
+        }
+        let signal = self.signal.clone();
+        self.host.log().append(records, move |answer| {
+            match answer {
+                Ok(()) => signal.written.fetch_max(seq, Ordering::AcqRel),
+                Err(_) => signal.has_failed.swap(true, Ordering::AcqRel).into(),
+            };
+            signal.changed.notify_one();
+        });
+    }
+}
+
+impl State {
+    /// Nobody learns any more what became of the entries on their way.
+    fn end(&mut self) {
+        self.is_over = true;
+        for (_, waiter) in self.waiting.drain(..) {
+            waiter.finish(Err(Error::Unknown));
+        }
+        self.asking.clear();
+        self.watching.clear();
+    }
+
+    fn know(&mut self, sender: ReplicaId, device: DeviceId) {
+        /// Those of a few memberships.
+        const SENDERS_MAX: usize = 64;
+        if self.senders.len() >= SENDERS_MAX {
+            self.senders.clear();
+        }
+        self.senders.insert(sender, device);
+    }
+
+    fn is_leader(&self) -> bool {
+        !self.is_over && self.raft.role() == Role::Leader
+    }
+
+    /// Entries up to `last` have been done; `done` says whether the one of this id was among them.
+    fn done(&mut self, last: u64, done: impl Fn(LogId) -> Result<(), Error>) {
+        while let Some((id, waiter)) = self.waiting.pop_front_if(|(id, _)| id.index <= last) {
+            waiter.finish(done(id));
+        }
+        for (_, watcher) in self.watching.extract_if(.., |(index, _)| *index <= last) {
+            // Who watched may be gone.
+            let _ = watcher.send(());
+        }
+    }
+}
+
+impl Waiter {
+    fn finish(self, result: Result<(), Error>) {
+        // Before the answer: whoever gets it may come back for the same keys at once.
+        drop(self.queued);
+        drop(self.held);
+        // The caller may be gone.
+        let _ = self.done.send(result);
+    }
+}

@@ -1,0 +1,350 @@
+//! What a leader does for its callers: execute procedures, answer queries.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base::DeviceId;
+use bytes::Bytes;
+use device::Purpose;
+use raft::{Refused, ReplicaId};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{Effects, Replica, Waiter};
+use crate::latch::Held;
+use crate::{Error, Execution, Led, Procedure, Query, View};
+
+/// Why a replica did not do what it was asked for.
+pub(crate) enum Refusal<E> {
+    /// It does not lead. Nothing was done; this one may lead.
+    Elsewhere(Option<DeviceId>),
+    Failed(Execution<E>),
+}
+
+impl<E> Refusal<E> {
+    pub(crate) fn map(self, change: impl FnOnce(Execution<E>) -> Execution<E>) -> Self {
+        match self {
+            Self::Elsewhere(hint) => Self::Elsewhere(hint),
+            Self::Failed(error) => Self::Failed(change(error)),
+        }
+    }
+}
+
+impl<E> From<Error> for Refusal<E> {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Why there is no view.
+pub(crate) enum Unseen {
+    Elsewhere(Option<DeviceId>),
+    Failed(Error),
+}
+
+impl<E> From<Unseen> for Refusal<E> {
+    fn from(unseen: Unseen) -> Self {
+        match unseen {
+            Unseen::Elsewhere(hint) => Self::Elsewhere(hint),
+            Unseen::Failed(error) => error.into(),
+        }
+    }
+}
+
+impl<E> From<Elsewhere> for Refusal<E> {
+    fn from(elsewhere: Elsewhere) -> Self {
+        Self::Elsewhere(elsewhere.0)
+    }
+}
+
+/// Not here; perhaps on this device.
+pub(crate) struct Elsewhere(pub(crate) Option<DeviceId>);
+
+/// A leader that has just been elected needs a round and a write before it may decide.
+const LEAD_TIME_MAX: Duration = Duration::from_secs(2);
+/// A quorum that does not answer in this time had better be asked again.
+const PROOF_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What went wrong here does not mend itself.
+const OUT_OF_SERVICE: Error = Error::Unavailable {
+    retry_in: Duration::from_secs(30),
+};
+
+impl Replica {
+    /// Whether it leads, or believes to.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.rules.load(Ordering::Acquire) || self.state.lock().is_leader()
+    }
+
+    /// The device of the replica that leads, as far as this one knows.
+    pub(crate) fn leader(&self) -> Option<DeviceId> {
+        let state = self.state.lock();
+        let leader = state.raft.leader()?;
+        state.raft.membership().device(leader)
+    }
+
+    /// The term in which this replica may decide.
+    async fn lead(&self) -> Result<u64, Elsewhere> {
+        let watcher = {
+            let mut state = self.state.lock();
+            if let Some(term) = state.raft.leads().filter(|_| !state.is_over) {
+                return Ok(term);
+            }
+            if !state.is_leader() {
+                return Err(self.elsewhere(&state));
+            }
+            let (tell, watcher) = oneshot::channel();
+            let last = state.raft.last().index;
+            state.watching.push((last, tell));
+            watcher
+        };
+        // However it ends, what counts is how things are then.
+        let _ = timeout(LEAD_TIME_MAX, watcher).await;
+        let state = self.state.lock();
+        let term = state.raft.leads().filter(|_| !state.is_over);
+        term.ok_or_else(|| self.elsewhere(&state))
+    }
+
+    fn elsewhere(&self, state: &super::State) -> Elsewhere {
+        let leader = state.raft.leader().filter(|id| *id != state.raft.id());
+        Elsewhere(leader.and_then(|id| state.raft.membership().device(id)))
+    }
+
+    /// Proves that this replica leads, and waits until all that was acknowledged before the call has been
+    /// done here. Gives the term.
+    async fn prove(self: &Arc<Self>) -> Result<u64, Elsewhere> {
+        let term = self.lead().await?;
+        if self.rules.load(Ordering::Acquire) {
+            return Ok(term);
+        }
+        let answer = {
+            let mut state = self.state.lock();
+            let (tell, answer) = oneshot::channel();
+            state.tokens += 1;
+            let token = state.tokens;
+            state.asking.push((token, tell));
+            state.raft.read(self.now(), token);
+            self.act(&mut state);
+            answer
+        };
+        let proof = timeout(PROOF_TIME_MAX, answer).await;
+        let Ok(Ok(Some(index))) = proof else {
+            return Err(Elsewhere(None));
+        };
+        self.done_up_to(index).await;
+        let state = self.state.lock();
+        match state.raft.leads() {
+            Some(now) if now == term && state.raft.applied() >= index => Ok(term),
+            _ => Err(self.elsewhere(&state)),
+        }
+    }
+
+    /// Waits a while for an entry to be done.
+    async fn done_up_to(&self, index: u64) {
+        let watcher = {
+            let mut state = self.state.lock();
+            if state.raft.applied() >= index || state.is_over {
+                return;
+            }
+            let (tell, watcher) = oneshot::channel();
+            state.watching.push((index, tell));
+            watcher
+        };
+        let _ = timeout(PROOF_TIME_MAX, watcher).await;
+    }
+
+    /// Commits what may be no batch at all.
+    #[cfg(test)]
+    pub(crate) async fn commit_bytes(self: &Arc<Self>, bytes: Bytes) -> Result<(), Refusal<()>> {
+        let term = self.lead().await?;
+        let held = self.latches.hold(Vec::new()).await;
+        self.commit(term, bytes, Purpose::Grow, held).await
+    }
+
+    /// Proof that this replica leads, in which term.
+    pub(crate) async fn proof(self: &Arc<Self>) -> Option<u64> {
+        self.prove().await.ok()
+    }
+
+    /// A linearizable snapshot.
+    pub(crate) async fn view(self: &Arc<Self>) -> Result<View, Unseen> {
+        // Whatever was acknowledged is done here, and nobody else leads.
+        if !self.rules.load(Ordering::Acquire) && !self.outlives_its_log() {
+            let proof = self.prove().await;
+            proof.map_err(|Elsewhere(hint)| Unseen::Elsewhere(hint))?;
+        }
+        self.core.view().map_err(Unseen::Failed)
+    }
+
+    /// The only voter answers reads also when its log has failed: nobody else can know more.
+    fn outlives_its_log(&self) -> bool {
+        self.signal.has_failed.load(Ordering::Acquire) && self.core.is_alone()
+    }
+
+    pub(crate) async fn query<Q: Query>(
+        self: &Arc<Self>,
+        query: &Q,
+    ) -> Result<Q::Output, Refusal<Q::Error>> {
+        let view = self.view().await?;
+        query.answer(&view).map_err(Refusal::Failed)
+    }
+
+    pub(crate) async fn execute<P: Procedure>(
+        self: &Arc<Self>,
+        procedure: &P,
+    ) -> Result<P::Output, Refusal<P::Error>> {
+        if self.signal.has_failed.load(Ordering::Acquire) {
+            // The device says why, if it knows.
+            self.host.admit(0, Purpose::Reclaim).await?;
+            return Err(OUT_OF_SERVICE.into());
+        }
+        let term = self.lead().await?;
+        self.host.room().await?;
+        let held = self.latches.hold(procedure.latches()).await;
+        let planned = {
+            let view = self.core.view()?;
+            procedure.plan(self.core.tick(self.env.clock.now()), &view)
+        };
+        let (batch, output) = match planned {
+            Ok((batch, output)) if !batch.is_empty() => (batch, output),
+            // What changes nothing is an answer like that to a query: was it true?
+            decided => {
+                if !self.rules.load(Ordering::Acquire) && self.prove().await? != term {
+                    return Err(Refusal::Elsewhere(None));
+                }
+                return decided.map(|(_, output)| output).map_err(Refusal::Failed);
+            }
+        };
+        let purpose = match batch.grows() {
+            true => Purpose::Grow,
+            false => Purpose::Reclaim,
+        };
+        self.commit(term, batch.encode(), purpose, held).await?;
+        Ok(output)
+    }
+
+    /// Commits a batch that was planned in `term`; the latches are held until it is done, also if this call
+    /// is dropped.
+    async fn commit<E>(
+        self: &Arc<Self>,
+        term: u64,
+        batch: Bytes,
+        purpose: Purpose,
+        held: Held,
+    ) -> Result<(), Refusal<E>> {
+        self.host.admit(batch.len() as u64, purpose).await?;
+        let started = self.now();
+        let (done, result) = oneshot::channel();
+        let waiter = Waiter {
+            held,
+            queued: self.host.budget().queue(batch.len() as u64),
+            done,
+        };
+        self.propose(term, batch, waiter)?;
+        let result = result.await.unwrap_or(Err(Error::Unknown));
+        let metrics = self.host.metrics();
+        metrics.commit_duration.observe(self.now() - started);
+        Ok(result?)
+    }
+
+    fn propose(self: &Arc<Self>, term: u64, batch: Bytes, waiter: Waiter) -> Result<(), Elsewhere> {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return Err(Elsewhere(None));
+        }
+        let effects = Effects {
+            time: self.core.newest_time(),
+            batch,
+        };
+        let id = state
+            .raft
+            .propose(term, effects)
+            .map_err(|_| self.elsewhere(&state))?;
+        self.host.metrics().entries.inc();
+        state.waiting.push_back((id, waiter));
+        self.act(&mut state);
+        let is_alone = state.raft.membership().is_alone();
+        drop(state);
+        if !is_alone {
+            // The others are sent all that has come until the task runs.
+            self.signal.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whether a start need not wait for it: it leads, or others may, or it cannot.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.rules.load(Ordering::Acquire)
+            || !self.core.is_alone()
+            || self.signal.has_failed.load(Ordering::Acquire)
+    }
+
+    /// What it says of its shard, if it leads.
+    pub(crate) fn led(&self) -> Option<Led> {
+        /// A learner that lacks no more than this is as good as a voter.
+        const BEHIND_MAX: u64 = 100;
+
+        let state = self.state.lock();
+        if !state.is_leader() {
+            return None;
+        }
+        let raft = &state.raft;
+        let membership = raft.membership();
+        let of = |id: &ReplicaId| membership.device(*id).map(|device| (device, *id));
+        let others = raft.others(self.now());
+        let device_of = |id: ReplicaId| membership.device(id);
+        let last = raft.last().index;
+        let ready = others
+            .iter()
+            .filter(|(_, matched, is_near)| *is_near && matched + BEHIND_MAX >= last);
+        let near = others.iter().filter(|(_, _, is_near)| *is_near);
+        let near = near.filter_map(|(id, ..)| device_of(*id));
+        Some(Led {
+            shard: self.shard(),
+            leader: self.device,
+            term: raft.term(),
+            voters: membership.voters().iter().filter_map(of).collect(),
+            learners: membership.learners().filter_map(|id| of(&id)).collect(),
+            ready: ready.filter_map(|(id, ..)| device_of(*id)).collect(),
+            near: near.chain([self.device]).collect(),
+            is_settled: raft.is_settled(),
+        })
+    }
+
+    /// Makes this the membership of the group; returns when the change has begun.
+    pub(crate) fn change(
+        self: &Arc<Self>,
+        voters: &[(DeviceId, ReplicaId)],
+        learners: &[(DeviceId, ReplicaId)],
+    ) -> Result<(), Refused> {
+        let members = |all: &[(DeviceId, ReplicaId)]| -> Vec<_> {
+            all.iter().map(|(device, id)| (*id, *device)).collect()
+        };
+        let wanted = raft::Membership::new(members(voters), members(learners));
+        let mut state = self.state.lock();
+        if state.is_over {
+            return Err(Refused::NotLeader);
+        }
+        state.raft.change(self.now(), &wanted)?;
+        self.act(&mut state);
+        drop(state);
+        self.signal.changed.notify_one();
+        Ok(())
+    }
+
+    /// Lets the replica on this device lead.
+    pub(crate) fn transfer(self: &Arc<Self>, to: DeviceId) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return Err(Refused::NotLeader);
+        }
+        let mut members = state.raft.membership().members();
+        let to = members.find(|(_, device)| *device == to);
+        let (to, _) = to.ok_or(Refused::Impossible)?;
+        drop(members);
+        state.raft.transfer(self.now(), to)?;
+        self.act(&mut state);
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! Several replicas of a shard, on devices of one process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{DeviceId, ShardId};
+
+use super::{World, commit, first, pair, rows, write};
+use crate::{Batch, Led, Shards};
+
+const SHARD: ShardId = ShardId(0);
+
+fn device(number: u16) -> DeviceId {
+    DeviceId(u128::from(number) + 1)
+}
+
+/// Waits until it holds, however busy the machine is.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..6000 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("in vain: {what}");
+}
+
+fn led(shards: &Shards) -> Option<Led> {
+    shards.led().into_iter().find(|led| led.shard == SHARD)
+}
+
+/// Makes the shard's only replica three.
+async fn grow(shards: &Shards) {
+    let before = until("a leader", async || led(shards)).await;
+    let mut all = before.voters.clone();
+    for number in 1..3 {
+        let id = shards.create(device(number), SHARD).await.unwrap();
+        all.push((device(number), id));
+    }
+    assert!(shards.change(SHARD, &before.voters, &all[1..]));
+    until("the learners have caught up", async || {
+        let now = led(shards)?;
+        (now.is_settled && now.ready.len() == 2).then_some(())
+    })
+    .await;
+    assert!(shards.change(SHARD, &all, &[]));
+    until("three voters", async || {
+        let now = led(shards)?;
+        (now.is_settled && now.voters.len() == 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_replica_becomes_three_and_each_has_everything() {
+    let world = World::new(3, 1);
+    let shards = world.open().await;
+    for number in 0..60 {
+        // More than one piece of a snapshot.
+        write(first(&shards), |batch| {
+            batch.put(format!("{number:02}"), vec![b'x'; 20_000]);
+            batch.add("n", 7);
+        })
+        .await;
+    }
+    shards.flush().await.unwrap();
+    grow(&shards).await;
+    write(first(&shards), |batch| batch.put("later", "v")).await;
+    let expected = rows(&first(&shards).view().await.unwrap());
+    assert_eq!(expected.len(), 61);
+    assert_eq!(shards.replicas().len(), 3);
+
+    // Each leads once, and answers as the one before it did.
+    for number in [1, 2, 0] {
+        let to = device(number);
+        until("it leads", async || {
+            let now = led(&shards);
+            if now.as_ref().is_some_and(|now| now.leader == to) {
+                return Some(());
+            }
+            shards.transfer(SHARD, to);
+            None
+        })
+        .await;
+        write(first(&shards), |batch| {
+            batch.put("leads", format!("{number}"))
+        })
+        .await;
+        let view = first(&shards).view().await.unwrap();
+        assert_eq!(view.get(b"leads").unwrap().unwrap(), format!("{number}"));
+        assert_eq!(view.counter(b"n").unwrap(), 60 * 7);
+        let mut found = rows(&view);
+        found.retain(|(key, _)| key != "leads");
+        assert_eq!(found, expected);
+    }
+    shards.shutdown().await.unwrap();
+
+    // And all is there after a start.
+    let shards = world.open().await;
+    let mut found = rows(&first(&shards).view().await.unwrap());
+    found.retain(|(key, _)| key != "leads");
+    assert_eq!(found, expected);
+    shards.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_leaves_takes_nothing_with_it_and_comes_back_as_another() {
+    let world = World::new(3, 1);
+    let shards = world.open().await;
+    grow(&shards).await;
+    let before = led(&shards).unwrap();
+    let (leaver, id) = *before
+        .voters
+        .iter()
+        .find(|(device, _)| *device != before.leader)
+        .unwrap();
+    let stay: Vec<_> = before
+        .voters
+        .iter()
+        .copied()
+        .filter(|(one, _)| *one != leaver)
+        .collect();
+    assert!(shards.change(SHARD, &stay, &[]));
+    until("it has left", async || {
+        let now = led(&shards)?;
+        (now.is_settled && now.voters.len() == 2).then_some(())
+    })
+    .await;
+    shards.destroy(leaver, SHARD).await.unwrap();
+    write(first(&shards), |batch| batch.put("k", "without it")).await;
+    assert_eq!(shards.replicas().len(), 2);
+
+    let again = shards.create(leaver, SHARD).await.unwrap();
+    assert_ne!(again, id);
+    assert_eq!(shards.create(leaver, SHARD).await.unwrap(), again);
+    shards.kill().await;
+    let shards = world.open().await;
+    assert_eq!(
+        shards.create(leaver, SHARD).await.unwrap(),
+        again,
+        "it lives on"
+    );
+    until("it is a voter again", async || {
+        let now = led(&shards)?;
+        let mut all = stay.clone();
+        all.push((leaver, again));
+        if now.is_settled && now.voters.len() == 2 {
+            shards.change(SHARD, &all, &[]);
+        }
+        (now.is_settled && now.voters.len() == 3 && now.ready.len() == 2).then_some(())
+    })
+    .await;
+    write(first(&shards), |batch| batch.put("l", "with it")).await;
+    let found = rows(&first(&shards).view().await.unwrap());
+    assert_eq!(found, [pair("k", "without it"), pair("l", "with it")]);
+    shards.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_goes_on_where_the_old_one_was_under_load() {
+    let world = World::new(3, 1);
+    let shards = Arc::new(world.open().await);
+    grow(&shards).await;
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let shards = shards.clone();
+            tokio::spawn(async move {
+                let mut done = 0;
+                for number in 0..50 {
+                    let mut batch = Batch::new();
+                    batch.put(format!("{task}/{number:02}"), "v");
+                    batch.add("n", 1);
+                    // Refused for sure, or done.
+                    done += i64::from(commit(first(&shards), batch).await.is_ok());
+                }
+                done
+            })
+        })
+        .collect();
+    for number in [1, 2, 0, 2, 1] {
+        shards.transfer(SHARD, device(number));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.unwrap();
+    }
+    let view = first(&shards).view().await.unwrap();
+    let count = i64::try_from(rows(&view).len()).unwrap();
+    assert_eq!(view.counter(b"n").unwrap(), count);
+    assert!(
+        (done..=400).contains(&count),
+        "{done} were acknowledged, {count} are there"
+    );
+    assert!(done > 300, "{done}");
+    drop(view);
+    Arc::into_inner(shards).unwrap().shutdown().await.unwrap();
+}
