@@ -92,6 +92,7 @@ impl Chunks {
         Err(Error::unavailable())
     }
 
+    /// Copies a chunk from the first of `full` whose copy is good, and reads back what was written.
     async fn copy(
         &self,
         full: &[DeviceId],
@@ -115,12 +116,15 @@ impl Chunks {
                     filled.copied_bytes += u64::from(bytes);
                     return Ok(());
                 }
-                Err(StorageError::Missing) => {}
                 Err(error) => {
                     tracing::warn!(chunk = %id, %device, %error, "bad copy");
                     match error {
                         StorageError::Damaged(_) => damaged = true,
-                        _ => unreached = true,
+                        StorageError::Missing => {}
+                        StorageError::Full
+                        | StorageError::Stale
+                        | StorageError::Unavailable(_)
+                        | StorageError::Unreached(_) => unreached = true,
                     }
                 }
             }
