@@ -93,7 +93,7 @@ impl Chunks {
     }
 
     /// Copies a chunk from the first of `full` whose copy is good, and reads back what was written.
-    async fn copy(
+    pub(crate) async fn copy(
         &self,
         full: &[DeviceId],
         epoch: Epoch,
@@ -143,7 +143,7 @@ impl Chunks {
 }
 
 /// A whole chunk, verified.
-async fn fetch(
+pub(crate) async fn fetch(
     source: &dyn Storage,
     id: ChunkId,
 ) -> Result<(Description, Vec<Bytes>), StorageError> {

@@ -18,6 +18,7 @@ mod metrics;
 mod pool;
 mod read;
 mod remote;
+mod repair;
 mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -45,6 +46,7 @@ use map::{Current, Group};
 use tokio::sync::Semaphore;
 
 use crate::discard::Discards;
+use crate::repair::Repairs;
 
 /// The chunks of the cluster, as seen from this node. Cheap to clone.
 #[derive(Clone)]
@@ -61,6 +63,7 @@ struct Inner {
     reads: Arc<Semaphore>,
     reads_pieces: usize,
     discards: Discards,
+    repairs: Repairs,
     metrics: Metrics,
 }
 
@@ -77,6 +80,7 @@ impl Chunks {
                 reads: Arc::new(Semaphore::new(pieces.reads)),
                 reads_pieces: pieces.reads,
                 discards: Discards::default(),
+                repairs: Repairs::default(),
                 metrics: Metrics::default(),
             }),
         }

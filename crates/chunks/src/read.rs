@@ -104,12 +104,29 @@ impl Chunks {
             };
             match read {
                 Ok(bytes) => {
-                    tell_failures(span.chunk, &failures);
+                    self.tell_failures(span.chunk, &failures);
                     return Ok(bytes);
                 }
                 Err(error) => {
                     failures.push((device, error));
                     reads.extend(sources.next().map(ask));
+                }
+            }
+        }
+    }
+
+    /// What is to be done about copies that could not be read, while another could.
+    fn tell_failures(&self, chunk: ChunkId, failures: &[(DeviceId, StorageError)]) {
+        for (device, error) in failures {
+            match error {
+                StorageError::Missing | StorageError::Damaged(_) => {
+                    self.repair(chunk, *device, error);
+                }
+                StorageError::Full
+                | StorageError::Stale
+                | StorageError::Unavailable(_)
+                | StorageError::Unreached(_) => {
+                    tracing::debug!(%chunk, %device, %error, "copy not read");
                 }
             }
         }
@@ -199,23 +216,6 @@ impl Reader {
         self.ahead = Some(tokio::spawn(async move {
             Ok(budgeted(chunks.read(&span).await?, permit))
         }));
-    }
-}
-
-/// What is to be done about copies that could not be read, while another could.
-fn tell_failures(chunk: ChunkId, failures: &[(DeviceId, StorageError)]) {
-    for (device, error) in failures {
-        match error {
-            StorageError::Missing | StorageError::Damaged(_) => {
-                tracing::warn!(%chunk, %device, %error, "bad copy");
-            }
-            StorageError::Full
-            | StorageError::Stale
-            | StorageError::Unavailable(_)
-            | StorageError::Unreached(_) => {
-                tracing::debug!(%chunk, %device, %error, "copy not read");
-            }
-        }
     }
 }
 
