@@ -32,6 +32,9 @@ const FREE_PART: usize = 16;
 /// and shorter than a client notices.
 const HEDGE_AFTER: Duration = Duration::from_millis(50);
 
+/// When all have been asked, and none has answered for so long, those that are left hang.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
 /// A part of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -88,16 +91,19 @@ impl Chunks {
         reads.extend(sources.next().map(ask));
         let mut failures = Vec::new();
         loop {
-            let answer = match sources.as_slice().is_empty() {
-                true => reads.next().await,
-                false => match tokio::time::timeout(HEDGE_AFTER, reads.next()).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        self.inner.metrics.reads_hedged.inc();
-                        reads.extend(sources.next().map(ask));
-                        continue;
-                    }
-                },
+            let is_last = sources.as_slice().is_empty();
+            let wait = if is_last { HANGS_AFTER } else { HEDGE_AFTER };
+            let answer = match tokio::time::timeout(wait, reads.next()).await {
+                Ok(answer) => answer,
+                Err(_) if is_last => {
+                    tracing::warn!(chunk = %span.chunk, "no copy is read: a device hangs");
+                    return Err(Error::unavailable());
+                }
+                Err(_) => {
+                    self.inner.metrics.reads_hedged.inc();
+                    reads.extend(sources.next().map(ask));
+                    continue;
+                }
             };
             let Some((device, read)) = answer else {
                 return Err(no_copy(span.chunk, &failures));

@@ -65,12 +65,19 @@ impl Chunks {
         let mut tries = Tries::default();
         while tries.count < TRIES_MAX {
             let map = self.inner.map.get();
-            let Some(group) = self.place(&map, &tries.avoid) else {
-                if tries.full || self.is_out_of_space(&map) || !self.newer_map(&map, until).await {
+            let Some(group) = self.place(&map, &tries.avoid(&map)) else {
+                if tries.full || self.is_out_of_space(&map) || map.nodes.len() < 2 {
                     break;
                 }
-                tries.avoid.clear();
-                continue;
+                if self.newer_map(&map, until).await {
+                    tries.groups.clear();
+                    continue;
+                }
+                // It may be that what failed is back.
+                if tries.forget() {
+                    continue;
+                }
+                break;
             };
             let now = self.inner.env.clock.now();
             let id = ChunkId::new(group, now.millis(), self.inner.env.entropy.u64());
@@ -87,7 +94,7 @@ impl Chunks {
             if members.members.len() > 1 || failures.iter().any(|(_, error)| may_be_there(error)) {
                 self.discard([id]);
             }
-            tries.failed(&map, group, &failures);
+            tries.failed(group, &failures);
             self.inner.metrics.writes_moved.inc();
         }
         match tries.full || self.is_out_of_space(&self.inner.map.get()) {
@@ -110,10 +117,10 @@ impl Chunks {
         able.any(|group| free(group) == Some(Some(0)))
     }
 
-    /// Waits for a newer map, in a cluster of several nodes; says whether it came.
+    /// Waits for a newer map; says whether it came.
     async fn newer_map(&self, map: &Map, until: Instant) -> bool {
         const POLL: Duration = Duration::from_millis(50);
-        while map.nodes.len() > 1 && Instant::now() < until {
+        while Instant::now() < until {
             if self.inner.map.load().epoch > map.epoch {
                 return true;
             }
@@ -157,24 +164,41 @@ type Failures = Vec<(DeviceId, StorageError)>;
 #[derive(Default)]
 struct Tries {
     count: usize,
-    /// Groups that have failed, and those with a device that has.
-    avoid: Vec<GroupId>,
+    /// Groups that have failed, under the present map.
+    groups: Vec<GroupId>,
+    /// Devices that were not reached, or are out of service. The map is behind if it calls them up.
+    devices: Vec<DeviceId>,
     /// Some device had no room.
     full: bool,
+    has_forgotten: bool,
 }
 
 impl Tries {
-    fn failed(&mut self, map: &Map, group: GroupId, failures: &Failures) {
+    /// Groups that failed, and those that would because of a device of theirs.
+    fn avoid(&self, map: &Map) -> Vec<GroupId> {
+        let is_bad = |group: &Group| self.devices.iter().any(|id| group.is_member(*id));
+        let bad = map.groups.iter().filter(|(_, group)| is_bad(group));
+        let bad = bad.map(|(id, _)| *id);
+        bad.chain(self.groups.iter().copied()).collect()
+    }
+
+    /// Avoids nothing any more, once; says whether it did.
+    fn forget(&mut self) -> bool {
+        let is_first = !self.devices.is_empty() && !self.has_forgotten;
+        self.has_forgotten = true;
+        self.groups.clear();
+        self.devices.clear();
+        is_first
+    }
+
+    fn failed(&mut self, group: GroupId, failures: &Failures) {
         self.count += 1;
-        self.avoid.push(group);
+        self.groups.push(group);
         for (device, error) in failures {
             match error {
                 StorageError::Full => self.full = true,
-                // Whatever it is a member of would fail as well.
                 StorageError::Unavailable(_) | StorageError::Unreached(_) => {
-                    let groups = map.groups.iter();
-                    let its = groups.filter(|(_, group)| group.is_member(*device));
-                    self.avoid.extend(its.map(|(id, _)| *id));
+                    self.devices.push(*device);
                 }
                 StorageError::Stale | StorageError::Missing | StorageError::Damaged(_) => {}
             }

@@ -191,6 +191,17 @@ async fn the_own_copy_is_read_and_another_when_it_is_bad_or_slow() {
     assert_eq!(chunks.metrics().reads_hedged.get(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_of_devices_that_hang_has_an_end() {
+    let (chunks, devices, span) = threefold(1);
+    devices[0].hang_reads();
+    for other in [1, 2] {
+        devices[other].fail_reads(Some(device::Error::damaged("rot")));
+    }
+    let read = chunks.read(&span).await;
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
+}
+
 #[tokio::test]
 async fn a_copy_that_may_come_back_is_not_called_lost() {
     let (chunks, devices, span) = threefold(1);

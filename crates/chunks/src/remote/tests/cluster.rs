@@ -56,16 +56,6 @@ async fn a_slow_or_bad_copy_is_made_up_for_by_another() {
     first.device.hang_reads();
     assert_eq!(read(&nodes[3].chunks, chunk).await.unwrap(), body);
     assert!(nodes[3].chunks.metrics().reads_hedged.get() >= 1);
-    for node in &nodes {
-        node.device.rot(chunk.id);
-    }
-    let other = write(&nodes[3].chunks, &body).await.unwrap();
-    for node in &nodes[..3] {
-        node.device.fail_reads(Some(device::Error::damaged("rot")));
-    }
-    let lost = read(&nodes[1].chunks, other).await;
-    // One of them does not answer at all, and so may be good.
-    assert!(matches!(lost, Err(Error::Unavailable { .. })), "{lost:?}");
 }
 
 #[tokio::test]
@@ -103,6 +93,11 @@ async fn an_upload_waits_for_the_map_that_goes_on_without_a_dead_node() {
     });
     nodes[2].device.write_begun().await;
     nodes[2].kill().await;
+    // Maps that change nothing about the dead one do not use up the tries.
+    for _ in 0..8 {
+        nodes[3].change(|_| ());
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    }
     nodes[3].change(|map| {
         let since = Timestamp::from_secs(1);
         map.nodes.get_mut(&NodeId(3)).unwrap().state = State::Down { since };
