@@ -1,4 +1,4 @@
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Version};
 use futures_util::poll;
 use map::Map;
 
@@ -13,7 +13,7 @@ fn owner() -> Owner {
         container: "c".into(),
         container_id: ContainerId(1),
         object: "o".into(),
-        version: Timestamp::from_secs(1),
+        version: Version(100_000),
     }
 }
 

@@ -1,5 +1,5 @@
 use base::env::Env;
-use base::{ContainerId, DeviceId, GroupId, Timestamp};
+use base::{ContainerId, DeviceId, GroupId, Version};
 use map::{Current, Map};
 
 use super::*;
@@ -36,7 +36,7 @@ impl Fixture {
             container: "c".into(),
             container_id: ContainerId(1),
             object: "o".into(),
-            version: Timestamp::from_secs(1),
+            version: Version(100_000),
         };
         device.set(chunk, Some((owner, body(len))));
         let body = body(len);

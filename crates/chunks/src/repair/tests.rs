@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, GroupId, Timestamp};
+use base::{ContainerId, GroupId, Version};
 use bytes::Bytes;
 use device::Owner;
 use map::{Current, Fill, Map, Member};
@@ -32,7 +32,7 @@ impl Fixture {
             container: "c".into(),
             container_id: ContainerId(1),
             object: "o".into(),
-            version: Timestamp::from_secs(1),
+            version: Version(100_000),
         };
         for number in 0..count {
             for device in &devices {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, DeviceId, GroupId, NodeId, Timestamp};
+use base::{ContainerId, DeviceId, GroupId, NodeId, Version};
 use bytes::Bytes;
 use device::Owner;
 use map::{Current, Device, Epoch, Fill, Group, Map, Member, Node, Policy, State};
@@ -157,7 +157,7 @@ pub(super) fn owner() -> Owner {
         container: "c".into(),
         container_id: ContainerId(1),
         object: "o".into(),
-        version: Timestamp::from_secs(1),
+        version: Version(100_000),
     }
 }
 

@@ -1,4 +1,4 @@
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +11,7 @@ fn owner() -> Owner {
         container: "c".into(),
         container_id: ContainerId(1),
         object: "o".into(),
-        version: Timestamp::from_secs(1),
+        version: Version(100_000),
     }
 }
 
