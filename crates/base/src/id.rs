@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Timestamp;
+
 /// A server process. Counted from 1 in the order of joining, and never given again.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u32);
@@ -33,6 +35,20 @@ pub struct GroupId(pub u32);
 /// A container, for as long as it lives: deleting and making it again gives another id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerId(pub u64);
+
+/// A body among all those that one object name ever has: the upper 52 bits are the time at which its
+/// upload began, in units of 10 µs, the lower 12 the node that took it. So nodes that do not know of each
+/// other's uploads give no version twice, unless their numbers differ by a multiple of 4,096; and later
+/// uploads have higher versions, as far as clocks agree.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// Good until the year 3397. A node never gives the same time twice.
+    pub fn new(began: Timestamp, node: NodeId) -> Self {
+        Self(began.ticks() << 12 | u64::from(node.0) & 0xfff)
+    }
+}
 
 /// An immutable chunk. The upper 32 bits name its placement group, the next 48 the millisecond of
 /// its making (so that new chunks are neighbours in every index), the last 48 are random.
@@ -72,11 +88,20 @@ macro_rules! show {
         }
     )*};
 }
-show!(NodeId "n{}", DeviceId "d{:032x}", ShardId "s{}", GroupId "g{}", ContainerId "c{:016x}", ChunkId "{:032x}");
+show!(NodeId "n{}", DeviceId "d{:032x}", ShardId "s{}", GroupId "g{}", ContainerId "c{:016x}", Version "v{:016x}", ChunkId "{:032x}");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_grow_with_time_and_differ_by_node() {
+        let at = Timestamp::from_secs(1_795_000_000);
+        let version = |at, node| Version::new(at, NodeId(node));
+        assert!(version(at, 4095) < version(at.next(), 1));
+        assert_ne!(version(at, 1), version(at, 2));
+        assert_eq!(version(at, 7).0 >> 12, at.ticks());
+    }
 
     #[test]
     fn chunk_id_keeps_its_parts() {

@@ -10,5 +10,5 @@ pub mod metrics;
 mod real;
 mod time;
 
-pub use id::{ChunkId, ContainerId, DeviceId, GroupId, NodeId, ShardId};
+pub use id::{ChunkId, ContainerId, DeviceId, GroupId, NodeId, ShardId, Version};
 pub use time::Timestamp;

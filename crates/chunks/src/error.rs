@@ -47,7 +47,9 @@ impl From<StorageError> for Error {
         match error {
             StorageError::Full => Self::OutOfSpace,
             StorageError::Missing | StorageError::Damaged(_) => Self::Damaged(error.to_string()),
-            StorageError::Stale | StorageError::Unavailable(_) => Self::unavailable(),
+            StorageError::Stale | StorageError::Unavailable(_) | StorageError::Unreached(_) => {
+                Self::unavailable()
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::{Current, Epoch};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{Description, Storage, StorageError};
 
@@ -122,15 +122,27 @@ impl Drop for Pass {
     }
 }
 
+/// What a device may have in writing, counting what nobody waits for any more: so a disk that hangs
+/// ties up no more memory, however often its writers try elsewhere. Thirty-two full chunks keep any disk
+/// busy.
+const WRITING_BYTES_MAX: usize = 128 << 20;
+const _: () = assert!(device::CHUNK_BYTES_MAX <= WRITING_BYTES_MAX);
+
 /// A device of this node behind the node's fence.
 pub struct Fenced {
     device: Arc<dyn Storage>,
     fence: Arc<Fence>,
+    /// Bytes that may still be in writing.
+    room: Arc<Semaphore>,
 }
 
 impl Fenced {
     pub fn new(device: Arc<dyn Storage>, fence: Arc<Fence>) -> Self {
-        Self { device, fence }
+        Self {
+            device,
+            fence,
+            room: Arc::new(Semaphore::new(WRITING_BYTES_MAX)),
+        }
     }
 }
 
@@ -151,11 +163,15 @@ impl Storage for Fenced {
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
+            let bytes = payload.iter().map(Bytes::len).sum::<usize>();
+            let bytes = u32::try_from(bytes.min(WRITING_BYTES_MAX)).expect("128 MiB fits");
+            let room = self.room.clone().acquire_many_owned(bytes).await;
+            let room = room.expect("the semaphore is never closed");
             let pass = self.fence.pass(id.group(), epoch)?;
             // A device finishes a write whose caller is gone. So does this, and holds the pass.
             let (device, owner, payload) = (self.device.clone(), owner.clone(), payload.to_vec());
             let write = tokio::spawn(async move {
-                let _pass = pass;
+                let _held = (pass, room);
                 device.write(epoch, id, &owner, &payload).await
             });
             let failed =

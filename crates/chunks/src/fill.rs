@@ -92,7 +92,8 @@ impl Chunks {
         Err(Error::unavailable())
     }
 
-    async fn copy(
+    /// Copies a chunk from the first of `full` whose copy is good, and reads back what was written.
+    pub(crate) async fn copy(
         &self,
         full: &[DeviceId],
         epoch: Epoch,
@@ -115,12 +116,15 @@ impl Chunks {
                     filled.copied_bytes += u64::from(bytes);
                     return Ok(());
                 }
-                Err(StorageError::Missing) => {}
                 Err(error) => {
                     tracing::warn!(chunk = %id, %device, %error, "bad copy");
                     match error {
                         StorageError::Damaged(_) => damaged = true,
-                        _ => unreached = true,
+                        StorageError::Missing => {}
+                        StorageError::Full
+                        | StorageError::Stale
+                        | StorageError::Unavailable(_)
+                        | StorageError::Unreached(_) => unreached = true,
                     }
                 }
             }
@@ -139,7 +143,7 @@ impl Chunks {
 }
 
 /// A whole chunk, verified.
-async fn fetch(
+pub(crate) async fn fetch(
     source: &dyn Storage,
     id: ChunkId,
 ) -> Result<(Description, Vec<Bytes>), StorageError> {

@@ -17,6 +17,8 @@ mod fill;
 mod metrics;
 mod pool;
 mod read;
+mod remote;
+mod repair;
 mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -30,6 +32,7 @@ pub use fill::Filled;
 pub use metrics::{Buffers, Metrics};
 pub use pool::{PIECE_BYTES, Piece, Pool};
 pub use read::{Reader, Span};
+pub use remote::{AllDevices, Server};
 pub use storage::{Description, Devices, Here, LIST_MAX, Storage, StorageError, here};
 pub use write::{Chunk, Writer};
 
@@ -43,6 +46,7 @@ use map::{Current, Group};
 use tokio::sync::Semaphore;
 
 use crate::discard::Discards;
+use crate::repair::Repairs;
 
 /// The chunks of the cluster, as seen from this node. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +63,7 @@ struct Inner {
     reads: Arc<Semaphore>,
     reads_pieces: usize,
     discards: Discards,
+    repairs: Repairs,
     metrics: Metrics,
 }
 
@@ -75,6 +80,7 @@ impl Chunks {
                 reads: Arc::new(Semaphore::new(pieces.reads)),
                 reads_pieces: pieces.reads,
                 discards: Discards::default(),
+                repairs: Repairs::default(),
                 metrics: Metrics::default(),
             }),
         }
@@ -125,13 +131,19 @@ impl Chunks {
         failed.into_iter().flatten().collect()
     }
 
+    /// Deletes on every member that can be reached; one that cannot is an error, but spares the others
+    /// nothing.
     async fn delete_in(&self, group: GroupId, ids: &[ChunkId]) -> Result<(), Error> {
-        let devices = self.group(group).await?;
-        let devices = devices.devices().map(|id| self.device(id));
-        let devices = devices.collect::<Result<Vec<_>, _>>()?;
-        let deletions = devices.iter().map(|device| device.delete(ids));
-        futures_util::future::try_join_all(deletions).await?;
-        Ok(())
+        let group = self.group(group).await?;
+        let deletions = group.devices().map(async |member| {
+            let device = self.device(member)?;
+            device.delete(ids).await.map_err(|error| {
+                tracing::debug!(device = %member, %error, "chunks not deleted");
+                Error::from(error)
+            })
+        });
+        let deleted = futures_util::future::join_all(deletions).await;
+        deleted.into_iter().collect()
     }
 
     /// A group of the map. One that was made a moment ago may not be in ours yet.

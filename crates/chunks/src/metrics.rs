@@ -12,6 +12,10 @@ pub struct Metrics {
     pub writes_moved: Counter,
     /// Reads that a second device was asked for because the first was slow.
     pub reads_hedged: Counter,
+    /// Copies that a read found to be bad or missing, while another was good.
+    pub copies_bad: Counter,
+    /// Those of them that were replaced.
+    pub copies_repaired: Counter,
     /// Reads that wait for their share of the budget now.
     pub read_waits: Gauge,
     /// Chunks of abandoned uploads that wait to be deleted.

@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ChunkId, DeviceId, GroupId};
+use base::checksum::crc32c_of;
+use base::{ChunkId, DeviceId};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -30,6 +31,9 @@ const FREE_PART: usize = 16;
 /// A device that has not answered for so long is not waited for alone. Longer than a busy disk takes,
 /// and shorter than a client notices.
 const HEDGE_AFTER: Duration = Duration::from_millis(50);
+
+/// When all have been asked, and none has answered for so long, those that are left hang.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
 
 /// A part of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +79,7 @@ impl Chunks {
     /// Reads from the nearest full member. Another is asked as well when that one is slow, and at once
     /// when its copy is bad.
     async fn read(&self, span: &Span) -> Result<Bytes, Error> {
-        let mut sources = self.sources(span.chunk.group()).await?.into_iter();
+        let mut sources = self.sources(span.chunk).await?.into_iter();
         let mut reads = FuturesUnordered::new();
         let ask = |device: DeviceId| async move {
             let source = self.inner.devices.get(device);
@@ -85,42 +89,66 @@ impl Chunks {
             (device, read.await)
         };
         reads.extend(sources.next().map(ask));
-        let mut worst = None;
+        let mut failures = Vec::new();
         loop {
-            let answer = match sources.as_slice().is_empty() {
-                true => reads.next().await,
-                false => match tokio::time::timeout(HEDGE_AFTER, reads.next()).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        self.inner.metrics.reads_hedged.inc();
-                        reads.extend(sources.next().map(ask));
-                        continue;
-                    }
-                },
+            let is_last = sources.as_slice().is_empty();
+            let wait = if is_last { HANGS_AFTER } else { HEDGE_AFTER };
+            let answer = match tokio::time::timeout(wait, reads.next()).await {
+                Ok(answer) => answer,
+                Err(_) if is_last => {
+                    tracing::warn!(chunk = %span.chunk, "no copy is read: a device hangs");
+                    return Err(Error::unavailable());
+                }
+                Err(_) => {
+                    self.inner.metrics.reads_hedged.inc();
+                    reads.extend(sources.next().map(ask));
+                    continue;
+                }
             };
             let Some((device, read)) = answer else {
-                return Err(no_copy(span.chunk, worst));
+                return Err(no_copy(span.chunk, &failures));
             };
             match read {
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => {
+                    self.tell_failures(span.chunk, &failures);
+                    return Ok(bytes);
+                }
                 Err(error) => {
-                    tracing::warn!(chunk = %span.chunk, %device, %error, "bad copy");
-                    // That one copy may come back is worth more than that another is gone.
-                    let is_worse = !matches!(worst, Some(StorageError::Unavailable(_)));
-                    worst = if is_worse { Some(error) } else { worst };
+                    failures.push((device, error));
                     reads.extend(sources.next().map(ask));
                 }
             }
         }
     }
 
-    /// The full members of a group in the order in which they are asked: those here first, those that
-    /// are down last.
-    async fn sources(&self, group: GroupId) -> Result<Vec<DeviceId>, Error> {
-        let group = self.group(group).await?;
+    /// What is to be done about copies that could not be read, while another could.
+    fn tell_failures(&self, chunk: ChunkId, failures: &[(DeviceId, StorageError)]) {
+        for (device, error) in failures {
+            match error {
+                StorageError::Missing | StorageError::Damaged(_) => {
+                    self.repair(chunk, *device, error);
+                }
+                StorageError::Full
+                | StorageError::Stale
+                | StorageError::Unavailable(_)
+                | StorageError::Unreached(_) => {
+                    tracing::debug!(%chunk, %device, %error, "copy not read");
+                }
+            }
+        }
+    }
+
+    /// The full members of a chunk's group in the order in which they are asked: those here first, those
+    /// that are down last; others in an order of the chunk's own, so that all of them share the work.
+    pub(crate) async fn sources(&self, chunk: ChunkId) -> Result<Vec<DeviceId>, Error> {
+        let group = self.group(chunk.group()).await?;
         let mut full: Vec<_> = group.full().collect();
         let map = self.inner.map.load();
-        full.sort_by_key(|id| (!map.is_up(*id), !self.inner.devices.is_here(*id)));
+        let share = |id: DeviceId| crc32c_of(&[&chunk.0.to_le_bytes(), &id.0.to_le_bytes()]);
+        full.sort_by_key(|id| {
+            let is_here = self.inner.devices.is_here(*id);
+            (!map.is_up(*id), !is_here, share(*id))
+        });
         Ok(full)
     }
 
@@ -197,12 +225,20 @@ impl Reader {
     }
 }
 
-/// What it means that no copy could be read.
-fn no_copy(chunk: ChunkId, worst: Option<StorageError>) -> Error {
-    match worst.map(Error::from) {
+/// What it means that no copy could be read. That one may come back is worth more than that another
+/// is gone.
+fn no_copy(chunk: ChunkId, failures: &[(DeviceId, StorageError)]) -> Error {
+    let mut damaged = None;
+    for (device, error) in failures {
+        tracing::warn!(%chunk, %device, %error, "copy not read");
+        match error.clone().into() {
+            Error::Damaged(what) => damaged = Some(what),
+            Error::OutOfSpace | Error::Unavailable { .. } => return Error::unavailable(),
+        }
+    }
+    match damaged {
+        Some(what) => Error::Damaged(format!("chunk {chunk}: {what}")),
         None => Error::unavailable(),
-        Some(Error::Damaged(what)) => Error::Damaged(format!("chunk {chunk}: {what}")),
-        Some(error) => error,
     }
 }
 

@@ -29,6 +29,9 @@ pub enum StorageError {
     /// Out of service, or not reached. What was asked for may have happened.
     #[error("{0}")]
     Unavailable(String),
+    /// Not reached: nothing happened.
+    #[error("{0}")]
+    Unreached(String),
 }
 
 /// What is known of a chunk without reading its payload.

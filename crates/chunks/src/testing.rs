@@ -17,6 +17,8 @@ use crate::{Description, LIST_MAX, Storage, StorageError};
 pub struct MemoryDevice {
     id: DeviceId,
     state: Mutex<State>,
+    /// A write has begun.
+    begun: tokio::sync::Notify,
 }
 
 struct State {
@@ -26,6 +28,7 @@ struct State {
     read_error: Option<Error>,
     delete_error: Option<Error>,
     reads_hang: bool,
+    writes_hang: bool,
     rotten: BTreeSet<ChunkId>,
 }
 
@@ -40,8 +43,10 @@ impl MemoryDevice {
                 read_error: None,
                 delete_error: None,
                 reads_hang: false,
+                writes_hang: false,
                 rotten: BTreeSet::new(),
             }),
+            begun: tokio::sync::Notify::new(),
         }
     }
 
@@ -63,6 +68,16 @@ impl MemoryDevice {
     /// Reads of chunks are never answered from now on.
     pub fn hang_reads(&self) {
         self.state.lock().reads_hang = true;
+    }
+
+    /// Writes are never answered from now on, and do nothing.
+    pub fn hang_writes(&self) {
+        self.state.lock().writes_hang = true;
+    }
+
+    /// Waits for the next write, or for one that has begun since the last time.
+    pub async fn write_begun(&self) {
+        self.begun.notified().await;
     }
 
     /// The copy of this chunk is bad from now on.
@@ -121,7 +136,11 @@ impl Storage for MemoryDevice {
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
+            self.begun.notify_one();
             tokio::task::yield_now().await;
+            if self.state.lock().writes_hang {
+                std::future::pending().await
+            }
             let mut state = self.state.lock();
             outcome(&state.write_error)?;
             let chunk = (owner.clone(), Bytes::from(payload.concat()));
@@ -130,6 +149,8 @@ impl Storage for MemoryDevice {
                 before.is_none_or(|before| before == chunk),
                 "chunk {id} is changed"
             );
+            // Written anew, it lies elsewhere.
+            state.rotten.remove(&id);
             Ok(())
         }
         .boxed()
@@ -147,7 +168,11 @@ impl Storage for MemoryDevice {
                 return Err(StorageError::Damaged("rot".into()));
             }
             let (_, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
-            Ok(bytes.slice(range.start as usize..range.end as usize))
+            let range = range.start as usize..range.end as usize;
+            if range.is_empty() || range.end > bytes.len() || range.len() > device::READ_BYTES_MAX {
+                return Err(Error::invalid(format!("reading {range:?}")).into());
+            }
+            Ok(bytes.slice(range))
         }
         .boxed()
     }

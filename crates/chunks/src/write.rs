@@ -6,12 +6,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
 use map::{Group, Map};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::error::joined;
 use crate::{CHUNK_BYTES_MAX, Chunks, Error, Owner, StorageError};
@@ -21,6 +23,10 @@ const IN_FLIGHT_MAX: usize = 2;
 
 /// If so many groups have failed in a row, something else is wrong.
 const TRIES_MAX: usize = 4;
+
+/// A chunk waits so long for a map that has a group for it: a node that died is *down* in the map after
+/// some 2.5 s, and the groups that do without it come in the same change or the next.
+const MAP_WAIT: Duration = Duration::from_secs(5);
 
 /// A chunk that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,43 +61,72 @@ impl Chunks {
     async fn write(self, owner: Arc<Owner>, payload: Vec<Bytes>) -> Result<Chunk, Error> {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let bytes = u32::try_from(bytes).expect("a chunk is at most 4 MiB");
-        let mut tried = Vec::new();
-        let mut full = false;
-        while tried.len() < TRIES_MAX {
-            let Some((group, members)) = self.place(&tried) else {
+        let until = Instant::now() + MAP_WAIT;
+        let mut tries = Tries::default();
+        while tries.count < TRIES_MAX {
+            let map = self.inner.map.get();
+            let Some(group) = self.place(&map, &tries.avoid(&map)) else {
+                if tries.full || self.is_out_of_space(&map) || map.nodes.len() < 2 {
+                    break;
+                }
+                if self.newer_map(&map, until).await {
+                    tries.groups.clear();
+                    continue;
+                }
+                // It may be that what failed is back.
+                if tries.forget() {
+                    continue;
+                }
                 break;
             };
             let now = self.inner.env.clock.now();
             let id = ChunkId::new(group, now.millis(), self.inner.env.entropy.u64());
-            let Err(error) = self.write_in(&members, id, &owner, &payload).await else {
+            let members = &map.groups[&group];
+            let failures = self.write_in(members, id, &owner, &payload).await;
+            if failures.is_empty() {
                 self.inner.metrics.chunks_written.inc();
                 return Ok(Chunk { id, bytes });
-            };
-            tracing::debug!(%group, %error, "chunk not written");
-            full |= error == StorageError::Full;
-            // Some of the group's devices may have it, or come to have it.
-            if members.members.len() > 1 || error != StorageError::Full {
+            }
+            for (device, error) in &failures {
+                tracing::debug!(%group, %device, %error, "chunk not written");
+            }
+            // Some of the group's devices have it, or may come to have it.
+            if members.members.len() > 1 || failures.iter().any(|(_, error)| may_be_there(error)) {
                 self.discard([id]);
             }
-            tried.push(group);
+            tries.failed(group, &failures);
             self.inner.metrics.writes_moved.inc();
         }
-        let map = self.inner.map.load();
-        let mut devices = map.devices.keys();
-        if full || devices.any(|device| self.free_bytes(&map, *device).is_some()) {
-            Err(Error::OutOfSpace)
-        } else {
-            Err(Error::unavailable())
+        match tries.full || self.is_out_of_space(&self.inner.map.get()) {
+            true => Err(Error::OutOfSpace),
+            false => Err(Error::unavailable()),
         }
     }
 
-    /// A group for a new chunk, as the map has it now.
-    fn place(&self, tried: &[GroupId]) -> Option<(GroupId, Group)> {
-        let map = self.inner.map.load();
-        let free = |device| self.free_bytes(&map, device);
+    /// A group for a new chunk.
+    fn place(&self, map: &Map, avoid: &[GroupId]) -> Option<GroupId> {
+        let free = |device| self.free_bytes(map, device);
         let draw = self.inner.env.entropy.u64();
-        let id = map.place(Map::POLICY, free, tried, draw)?;
-        Some((id, map.groups[&id].clone()))
+        map.place(Map::POLICY, free, avoid, draw)
+    }
+
+    /// Whether there is a group whose devices work, but one of them has no room.
+    fn is_out_of_space(&self, map: &Map) -> bool {
+        let mut able = map.groups.values().filter(|group| map.takes_chunks(group));
+        let free = |group: &Group| group.devices().map(|id| self.free_bytes(map, id)).min();
+        able.any(|group| free(group) == Some(Some(0)))
+    }
+
+    /// Waits for a newer map; says whether it came.
+    async fn newer_map(&self, map: &Map, until: Instant) -> bool {
+        const POLL: Duration = Duration::from_millis(50);
+        while Instant::now() < until {
+            if self.inner.map.load().epoch > map.epoch {
+                return true;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        false
     }
 
     /// What a device would still take, `None` if it takes nothing now.
@@ -102,22 +137,80 @@ impl Chunks {
         }
     }
 
-    /// Writes to all members at once: one trip and one sync.
+    /// Writes to all members at once: one trip and one sync. Gives those that did not do it.
     async fn write_in(
         &self,
         group: &Group,
         id: ChunkId,
         owner: &Owner,
         payload: &[Bytes],
-    ) -> Result<(), StorageError> {
-        let writes = group.devices().map(async |device| {
-            let device = self.inner.devices.get(device);
-            let missing = || StorageError::Unavailable("the device is missing".into());
-            let device = device.ok_or_else(missing)?;
-            device.write(group.epoch, id, owner, payload).await
+    ) -> Failures {
+        let writes = group.devices().map(async |member| {
+            let written = match self.inner.devices.get(member) {
+                Some(device) => device.write(group.epoch, id, owner, payload).await,
+                None => Err(StorageError::Unreached("the device is missing".into())),
+            };
+            Some((member, written.err()?))
         });
-        let written = futures_util::future::join_all(writes).await;
-        written.into_iter().collect()
+        let failures = futures_util::future::join_all(writes).await;
+        failures.into_iter().flatten().collect()
+    }
+}
+
+/// The devices that did not take a chunk, and why.
+type Failures = Vec<(DeviceId, StorageError)>;
+
+/// How it went with one chunk so far.
+#[derive(Default)]
+struct Tries {
+    count: usize,
+    /// Groups that have failed, under the present map.
+    groups: Vec<GroupId>,
+    /// Devices that were not reached, or are out of service. The map is behind if it calls them up.
+    devices: Vec<DeviceId>,
+    /// Some device had no room.
+    full: bool,
+    has_forgotten: bool,
+}
+
+impl Tries {
+    /// Groups that failed, and those that would because of a device of theirs.
+    fn avoid(&self, map: &Map) -> Vec<GroupId> {
+        let is_bad = |group: &Group| self.devices.iter().any(|id| group.is_member(*id));
+        let bad = map.groups.iter().filter(|(_, group)| is_bad(group));
+        let bad = bad.map(|(id, _)| *id);
+        bad.chain(self.groups.iter().copied()).collect()
+    }
+
+    /// Avoids nothing any more, once; says whether it did.
+    fn forget(&mut self) -> bool {
+        let is_first = !self.devices.is_empty() && !self.has_forgotten;
+        self.has_forgotten = true;
+        self.groups.clear();
+        self.devices.clear();
+        is_first
+    }
+
+    fn failed(&mut self, group: GroupId, failures: &Failures) {
+        self.count += 1;
+        self.groups.push(group);
+        for (device, error) in failures {
+            match error {
+                StorageError::Full => self.full = true,
+                StorageError::Unavailable(_) | StorageError::Unreached(_) => {
+                    self.devices.push(*device);
+                }
+                StorageError::Stale | StorageError::Missing | StorageError::Damaged(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether a write that failed may have happened.
+fn may_be_there(error: &StorageError) -> bool {
+    match error {
+        StorageError::Full | StorageError::Stale | StorageError::Unreached(_) => false,
+        StorageError::Missing | StorageError::Damaged(_) | StorageError::Unavailable(_) => true,
     }
 }
 

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use base::env::{Env, File};
-use base::{ChunkId, ContainerId, DeviceId, Timestamp};
+use base::{ChunkId, ContainerId, DeviceId, Version};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -82,8 +82,8 @@ pub struct Owner {
     pub container: String,
     pub container_id: ContainerId,
     pub object: String,
-    /// When the upload began.
-    pub version: Timestamp,
+    /// Which of the bodies that the object had.
+    pub version: Version,
 }
 
 /// What a store holds.

@@ -186,8 +186,8 @@ impl Procedure for Delete {
 }
 
 impl Namespace {
-    /// The account as it is now, `None` if nothing was ever stored in it. Cheap enough for every
-    /// request, so nothing is copied.
+    /// The account as it is now, or was within the last second if another node has changed it; `None` if
+    /// nothing was ever stored in it. Cheap enough for every request, so nothing is copied.
     pub async fn account(&self, account: &str) -> Result<Option<Arc<Account>>, Error> {
         let epoch = match self.inner.accounts.get(account) {
             Ok(known) => return Ok(known),

@@ -1,5 +1,5 @@
 //! What goes on without being asked: collecting garbage, removing what has expired, giving up dead
-//! uploads, sweeping lists.
+//! uploads, sweeping lists, keeping what is read here from other nodes' collectors.
 //!
 //! Every shard has one task for expiry and one for the rest, since collecting waits for devices. Each
 //! works in bounded rounds with a pause after each, longer when there was nothing to do. All of it
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::garbage::{self, Collector};
+use crate::renew::RENEW_EVERY;
 use crate::sweep::Sweeper;
 use crate::{Error, Namespace};
 
@@ -35,6 +36,9 @@ impl Namespace {
         for shard in self.shard_ids() {
             tasks.spawn(self.clone().run_expirer(shard, stopped.clone()));
             tasks.spawn(self.clone().run_collector(shard, stopped.clone()));
+        }
+        if self.inner.config.is_shared {
+            tasks.spawn(self.clone().run_renewals(stopped));
         }
         Background { tasks, stop }
     }
@@ -63,6 +67,18 @@ impl Namespace {
             let round = collector.round(&self, shard).await;
             let pause = self.pause_after(shard, "collector", round);
             if !goes_on(&mut stopped, pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn run_renewals(self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            if let Err(error) = self.renew().await {
+                self.metrics().background_errors.inc();
+                tracing::warn!(%error, "bodies that are being read may be collected elsewhere");
+            }
+            if !goes_on(&mut stopped, RENEW_EVERY).await {
                 return;
             }
         }

@@ -6,13 +6,15 @@
 //! Memory: one piece of 128 KiB for a slow client, some 12 MiB for a fast one, and 20 KiB for the
 //! manifest, whatever the size of the body: what is longer is written to the shard as it grows, with a
 //! row that says that an upload is pending. If that upload is never committed, the row leads the
-//! reaper to the chunks.
+//! reaper to the chunks. An upload that goes on for hours has such a row as well, whatever its size, and
+//! signs it again and again: so other nodes know of it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use base::{ContainerId, ShardId, Timestamp};
+use base::{ContainerId, NodeId, ShardId, Timestamp, Version};
 use bytes::{Buf as _, Bytes};
 use chunks::{Chunk, Owner, Piece, Writer};
 use parking_lot::Mutex;
@@ -21,8 +23,18 @@ use serde::{Deserialize, Serialize};
 use crate::hash::{self, Hasher};
 use crate::key::BodyId;
 use crate::manifest::{INLINE_CHUNKS_MAX, PART_CHUNKS_MAX};
-use crate::pending::WritePart;
+use crate::pending::{Sign, WritePart};
 use crate::{Container, Error, Namespace, placement};
+
+/// An upload signs so often: long before its oldest chunk is a day old and the scrubber asks for it, and
+/// long before the reaper takes it for dead.
+const SIGN_AFTER: Duration = Duration::from_secs(6 * 3600);
+
+/// After a failure it tries again so soon,
+const SIGN_RETRY: Duration = Duration::from_secs(60);
+
+/// and gives up when so much time has passed: others may soon take it for dead.
+const SIGN_WITHIN: Duration = Duration::from_secs(20 * 3600);
 
 /// A body on its way in. Dropped before [`Upload::finish`], what it wrote is deleted.
 pub struct Upload {
@@ -44,6 +56,9 @@ struct Large {
     hasher: Hasher,
     writer: Writer,
     chunked: Chunked,
+    /// When the upload was last known to be pending, or began; and when it has to say so again.
+    signed: Timestamp,
+    sign_at: Timestamp,
 }
 
 /// A body that is stored but belongs to no object yet. Dropped, it is deleted.
@@ -71,7 +86,9 @@ pub(crate) struct Chunked {
 pub(crate) struct Parts {
     pub(crate) container: ContainerId,
     pub(crate) name: String,
-    pub(crate) version: Timestamp,
+    pub(crate) version: Version,
+    /// Whether a row says that the upload is pending.
+    pub(crate) is_pending: bool,
     /// What the parts that are written to the shard hold.
     pub(crate) offset: u64,
     /// What follows them.
@@ -111,7 +128,7 @@ impl Drop for Chunked {
         }
         let chunks = self.namespace.chunks();
         chunks.discard(self.parts.chunks.iter().map(|chunk| chunk.id));
-        if self.parts.offset > 0 {
+        if self.parts.is_pending {
             self.namespace.abandon(&self.parts);
         }
     }
@@ -128,7 +145,7 @@ impl Namespace {
                 container: container.name.clone(),
                 container_id: container.id,
                 object: name.to_owned(),
-                version: Timestamp::default(),
+                version: Version::default(),
             },
             bytes: 0,
             state: State::Small(Vec::new()),
@@ -155,6 +172,9 @@ impl Upload {
             self.state = State::Large(Box::new(self.enlarge()));
             self.write_large(body.into()).await?;
         }
+        if let State::Large(large) = &mut self.state {
+            large.sign().await?;
+        }
         self.write_large(bytes).await
     }
 
@@ -173,7 +193,8 @@ impl Upload {
     fn enlarge(&self) -> Large {
         let mut owner = self.owner.clone();
         let uploads = &self.namespace.inner.uploads;
-        let active = uploads.begin(owner.container_id, self.namespace.now());
+        let now = self.namespace.now();
+        let active = uploads.begin(owner.container_id, now);
         owner.version = active.version;
         Large {
             piece: None,
@@ -184,6 +205,7 @@ impl Upload {
                     container: owner.container_id,
                     name: owner.object.clone(),
                     version: owner.version,
+                    is_pending: false,
                     offset: 0,
                     chunks: Vec::new(),
                 },
@@ -191,6 +213,8 @@ impl Upload {
                 _active: active,
             },
             writer: self.namespace.chunks().writer(owner),
+            signed: now,
+            sign_at: now.after(SIGN_AFTER),
         }
     }
 
@@ -241,6 +265,31 @@ impl Large {
         Ok(())
     }
 
+    /// Says in the shard that this upload goes on, when it is time for that.
+    async fn sign(&mut self) -> Result<(), Error> {
+        let Chunked {
+            namespace, parts, ..
+        } = &mut self.chunked;
+        let now = namespace.now();
+        if now < self.sign_at {
+            return Ok(());
+        }
+        let signed = namespace.execute(parts.shard(), Sign::new(parts)).await;
+        match signed {
+            Ok(()) => {
+                parts.is_pending = true;
+                self.signed = now;
+                self.sign_at = now.after(SIGN_AFTER);
+            }
+            // The row of a first sign may be there or not, so a commit would not know what to expect.
+            Err(Error::Unavailable { .. }) if now.since(self.signed) < SIGN_WITHIN => {
+                self.sign_at = now.after(SIGN_RETRY);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Moves what is known of the manifest to the shard.
     async fn write_part(&mut self) -> Result<(), Error> {
         let Chunked {
@@ -252,6 +301,9 @@ impl Large {
         };
         parts.offset = namespace.execute(parts.shard(), write).await?;
         parts.chunks.clear();
+        parts.is_pending = true;
+        self.signed = namespace.now();
+        self.sign_at = self.signed.after(SIGN_AFTER);
         Ok(())
     }
 
@@ -269,20 +321,28 @@ impl Large {
 }
 
 /// Uploads of this process that have written, or may write, chunks.
-#[derive(Default)]
 pub(crate) struct Uploads {
-    active: Arc<Mutex<HashSet<(ContainerId, Timestamp)>>>,
+    node: NodeId,
+    active: Arc<Mutex<HashSet<(ContainerId, Version)>>>,
     newest: AtomicU64,
 }
 
 /// An upload that goes on, until it is dropped.
 struct Active {
-    active: Arc<Mutex<HashSet<(ContainerId, Timestamp)>>>,
+    active: Arc<Mutex<HashSet<(ContainerId, Version)>>>,
     container: ContainerId,
-    version: Timestamp,
+    version: Version,
 }
 
 impl Uploads {
+    pub(crate) fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            active: Arc::default(),
+            newest: AtomicU64::default(),
+        }
+    }
+
     /// Begins an upload, under a version that no other has.
     fn begin(&self, container: ContainerId, now: Timestamp) -> Active {
         let later = |newest: u64| Some(now.ticks().max(newest + 1));
@@ -290,7 +350,8 @@ impl Uploads {
             .newest
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later)
             .expect("there always is a later time");
-        let version = Timestamp::from_ticks(now.ticks().max(before + 1));
+        let began = Timestamp::from_ticks(now.ticks().max(before + 1));
+        let version = Version::new(began, self.node);
         self.active.lock().insert((container, version));
         Active {
             active: self.active.clone(),
@@ -299,7 +360,7 @@ impl Uploads {
         }
     }
 
-    pub(crate) fn is_active(&self, container: ContainerId, version: Timestamp) -> bool {
+    pub(crate) fn is_active(&self, container: ContainerId, version: Version) -> bool {
         self.active.lock().contains(&(container, version))
     }
 }

@@ -4,12 +4,14 @@
 //! which harms nobody. A body whose devices cannot be reached now stays in the queue, and does not
 //! hold up the others.
 //!
-//! Deleting waits for the devices' indexes, some seconds, so a round takes many bodies at once.
+//! Deleting waits for the devices' indexes, some seconds, so a round takes many bodies at once. A group that
+//! could not delete is left alone for a while: a member that is away may be so for hours.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use base::{ChunkId, ShardId, Timestamp};
+use base::{ChunkId, GroupId, ShardId, Timestamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View};
@@ -43,6 +45,8 @@ struct Doomed {
 pub(crate) struct Collector {
     /// Bodies that could not be deleted must not be met again before all others.
     cursor: Option<Bytes>,
+    /// Groups that could not delete, and when they are asked again, by the monotonic clock.
+    put_off: HashMap<GroupId, Duration>,
 }
 
 impl Collector {
@@ -58,6 +62,9 @@ impl Collector {
         }
         let ids: Vec<ChunkId> = doomed.iter().flat_map(|one| one.chunks.clone()).collect();
         let failed = namespace.chunks().delete(&ids).await;
+        let again = namespace.inner.env.clock.monotonic() + RETRY_IN;
+        self.put_off
+            .extend(failed.iter().map(|group| (*group, again)));
         let is_gone = |one: &Doomed| !one.chunks.iter().any(|id| failed.contains(&id.group()));
         let doomed: Vec<Doomed> = doomed.into_iter().filter(is_gone).collect();
         let (bodies, chunks) = (
@@ -83,6 +90,8 @@ impl Collector {
         if view.counter(&bodies)? == 0 {
             return Ok(Vec::new());
         }
+        let clock = namespace.inner.env.clock.monotonic();
+        self.put_off.retain(|_, again| clock < *again);
         let mut doomed = Vec::new();
         let mut chunks = 0;
         let from = self.cursor.take();
@@ -95,6 +104,10 @@ impl Collector {
                 let Some(one) = namespace.doom(&view, key, value, now)? else {
                     return Ok(ControlFlow::Continue(()));
                 };
+                let mut groups = one.chunks.iter().map(|id| id.group());
+                if groups.any(|group| self.put_off.contains_key(&group)) {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 chunks += one.chunks.len();
                 doomed.push(one);
                 if chunks < ROUND_CHUNKS_MAX && doomed.len() < ROUND_BODIES_MAX {
@@ -118,7 +131,7 @@ impl Namespace {
         now: Timestamp,
     ) -> Result<Option<Doomed>, Error> {
         let (queued, _) = row::decode_front::<Timestamp>(value)?;
-        if now.since(queued) < self.inner.config.garbage_delay {
+        if now.since(queued) < self.inner.config.garbage_delay() {
             return Ok(None);
         }
         let id = key::Parts::of(table::GARBAGE, key)?.body_id()?;

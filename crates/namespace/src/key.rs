@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Version};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -150,14 +150,13 @@ pub(crate) fn secret(purpose: &str) -> Bytes {
 pub(crate) struct BodyId<'a> {
     pub(crate) container: ContainerId,
     pub(crate) name: Cow<'a, str>,
-    /// When its upload began; no two uploads of a process have the same.
-    pub(crate) version: Timestamp,
+    pub(crate) version: Version,
 }
 
 impl BodyId<'_> {
     fn key(&self, table: u8, rest: &[u8]) -> Bytes {
         let (id, len) = (id(self.container), len(&self.name));
-        let version = self.version.ticks().to_be_bytes();
+        let version = self.version.0.to_be_bytes();
         let parts = [&id[..], &len, self.name.as_bytes(), &version, rest];
         join(table, &parts)
     }
@@ -257,7 +256,7 @@ impl<'a> Parts<'a> {
         Ok(BodyId {
             container: self.container()?,
             name: self.name()?.into(),
-            version: Timestamp::from_ticks(self.u64()?),
+            version: Version(self.u64()?),
         })
     }
 }
@@ -305,7 +304,7 @@ mod tests {
             prop_assert_eq!(parts.name().unwrap(), &account);
             prop_assert_eq!(parts.name_and_container().unwrap(), (&*name, container));
 
-            let id = BodyId { container, name: name.into(), version: Timestamp::from_ticks(version) };
+            let id = BodyId { container, name: name.into(), version: Version(version) };
             let key = id.part(number);
             let mut parts = Parts::of(table::PART, &key).unwrap();
             prop_assert_eq!(parts.body_id().unwrap(), id.clone());

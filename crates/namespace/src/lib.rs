@@ -10,7 +10,7 @@
 //!
 //! **Invariant:** an object and its line in a listing are one row, so they cannot disagree.
 //! **Invariant:** every chunk on a device is referred to by an object, a pending upload or the
-//! garbage queue, or belongs to an upload of this process, or is a crash leftover that the scrubber
+//! garbage queue, or belongs to an upload that goes on, or is a crash leftover that the scrubber
 //! finds by asking [`Namespace::owns`].
 //!
 //! **Invariant:** what is asked of a shard is a [`shard::Query`] or a [`shard::Procedure`], so that it does
@@ -43,6 +43,7 @@ mod placement;
 mod quota;
 mod reader;
 mod registry;
+mod renew;
 mod row;
 mod rows;
 mod scan;
@@ -81,7 +82,7 @@ use map::Current;
 use shard::{Procedure, Query, Shard, Shards};
 
 use crate::body::Uploads;
-use crate::cache::Cache;
+use crate::cache::{Cache, Life};
 use crate::pin::Pins;
 
 /// The namespace of the cluster. Cheap to clone.
@@ -116,10 +117,14 @@ impl Namespace {
         let ids = devices.iter().map(|device| device.id()).collect();
         let map = Current::new(map_row::join(&shards, ids).await?);
         let chunks = Chunks::new(env.clone(), map, chunks::here(devices), &config.chunks);
+        let life = match config.is_shared {
+            true => Life::Short(env.clock.clone()),
+            false => Life::Endless,
+        };
         let inner = Inner {
-            users: Users::new(env.clone(), shards.clone()),
-            accounts: Cache::default(),
-            uploads: Uploads::default(),
+            users: Users::new(env.clone(), shards.clone(), life.clone()),
+            accounts: Cache::new(life),
+            uploads: Uploads::new(config.node),
             pins: Pins::default(),
             metrics: Metrics::default(),
             newest: AtomicU64::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Timestamp, Version};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shard::{Execution, Query, View};
@@ -48,11 +48,11 @@ pub(crate) enum Place {
     /// The body, if it was fetched.
     Inline(Option<Bytes>),
     Chunks {
-        version: Timestamp,
+        version: Version,
         manifest: Bytes,
     },
     Parts {
-        version: Timestamp,
+        version: Version,
     },
 }
 
@@ -395,11 +395,13 @@ impl Namespace {
 
     /// Keeps the chunks of an object from being collected as long as it is looked at.
     fn pin(&self, container: ContainerId, object: &mut Object) {
-        let pin = |version| Arc::new(self.inner.pins.pin(container, version));
-        object.pin = match object.place {
-            Place::Inline(_) => None,
-            Place::Chunks { version, .. } | Place::Parts { version } => Some(pin(version)),
+        let version = match object.place {
+            Place::Inline(_) => return,
+            Place::Chunks { version, .. } | Place::Parts { version } => version,
         };
+        let now = self.inner.env.clock.monotonic();
+        let pin = self.inner.pins.pin(container, version, &object.name, now);
+        object.pin = Some(Arc::new(pin));
     }
 
     /// Lists the objects of a container. An expired object is not listed, though it is counted until

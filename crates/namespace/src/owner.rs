@@ -4,6 +4,9 @@
 //! asked, in the order in which a body moves on: first the uploads of this process, then one snapshot
 //! with the objects, the pending uploads and the garbage queue. An upload that commits between the
 //! two questions has been seen by the first.
+//!
+//! An upload through another node is seen by its row, see `pending`. So this may be asked only about chunks
+//! that are older than a day.
 
 use std::ops::ControlFlow;
 
@@ -82,7 +85,7 @@ impl Query for FindOwner {
             let garbage: GarbageRow<'_> = row::decode(&row)?;
             return Ok(has_chunk(view, id, &garbage.body, *chunk)?);
         }
-        // It may be that another process goes on with it.
+        // It may be that another node goes on with it.
         Ok(match view.get(&id.upload())? {
             Some(_) => Owns::Unknown,
             None => Owns::No,

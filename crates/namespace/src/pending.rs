@@ -1,10 +1,13 @@
 //! Uploads whose manifests are too long for memory: their parts in the shard, and what becomes of
 //! those that nobody commits.
 //!
-//! While an upload has parts in the shard, a row says that it is pending. The commit removes the row;
-//! giving up moves the upload to the garbage queue. An upload whose process has died is given up by
-//! the reaper a day after it wrote its last part; its commit, should it come after all, fails
-//! because the row is gone.
+//! While an upload has parts in the shard, or when it has gone on for hours, a row says that it is
+//! pending, and is signed anew every few hours. The commit removes the row; giving up moves the upload to
+//! the garbage queue. An upload whose process has died is given up by the reaper a day after it signed
+//! last; its commit, should it come after all, fails because the row is gone.
+//!
+//! The scrubber on another node knows of an upload only by that row: it asks about no chunk that is
+//! younger than a day, and by then the row is there.
 
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use crate::key::{self, BodyId, table};
 use crate::row::{self, Body, PartRow, Raw, UploadRow};
 use crate::{Error, Namespace, manifest, rows, write};
 
-/// An upload that has not written a part for so long is dead: 4 GiB at 50 KB/s.
+/// An upload that has not signed for so long is dead.
 const REAP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How many uploads one round of the reaper gives up, and those of one more page.
@@ -44,9 +47,7 @@ impl Procedure for WritePart {
     fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, u64), Execution<Error>> {
         let Parts { offset, chunks, .. } = &self.parts;
         let id = self.parts.id();
-        if *offset > 0 && view.get(&id.upload())?.is_none() {
-            return Err(Error::later().into());
-        }
+        self.parts.check_pending(view)?;
         let manifest = manifest::encode(chunks);
         let part = PartRow {
             manifest: Raw(&manifest),
@@ -64,6 +65,56 @@ impl Procedure for WritePart {
         batch.put(id.part(*offset), row::encode(&part));
         batch.put(id.upload(), row::encode(&upload));
         Ok((batch, end))
+    }
+}
+
+impl Parts {
+    /// That no reaper took it for dead.
+    fn check_pending(&self, view: &View) -> Result<(), Error> {
+        match self.is_pending && view.get(&self.id().upload())?.is_none() {
+            true => Err(Error::later()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Says that an upload goes on.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sign {
+    /// Without the chunks that are not in the shard.
+    parts: Parts,
+}
+
+impl Sign {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        let parts = Parts {
+            name: parts.name.clone(),
+            chunks: Vec::new(),
+            ..*parts
+        };
+        Self { parts }
+    }
+}
+
+impl Procedure for Sign {
+    const NAME: &'static str = "upload.sign";
+
+    type Output = ();
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(self.parts.id().upload())]
+    }
+
+    fn plan(&self, now: Timestamp, view: &View) -> Result<(Batch, ()), Execution<Error>> {
+        self.parts.check_pending(view)?;
+        let upload = UploadRow {
+            touched: now,
+            bytes: self.parts.offset,
+        };
+        let mut batch = Batch::new();
+        batch.put(self.parts.id().upload(), row::encode(&upload));
+        Ok((batch, ()))
     }
 }
 

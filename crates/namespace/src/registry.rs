@@ -3,8 +3,8 @@
 use shard::Registry;
 
 use crate::{
-    account, container, expiry, garbage, map_row, object, owner, pending, reader, rows, users,
-    write,
+    account, container, expiry, garbage, map_row, object, owner, pending, reader, renew, rows,
+    users, write,
 };
 
 /// What other nodes may call on the shards that this one leads.
@@ -22,7 +22,9 @@ pub fn registry() -> Registry {
         .procedure::<expiry::Expire>()
         .procedure::<garbage::Remove>()
         .procedure::<pending::WritePart>()
+        .procedure::<pending::Sign>()
         .procedure::<pending::GiveUp>()
+        .procedure::<renew::Renew>()
         .procedure::<map_row::Join>()
         .procedure::<users::Write>()
         .procedure::<users::Secret>()
@@ -38,6 +40,7 @@ pub fn registry() -> Registry {
         .query::<object::List>()
         .query::<reader::GetPart>()
         .query::<owner::FindOwner>()
+        .query::<renew::FindGarbage>()
         .query::<expiry::FindDue>()
         .query::<expiry::FindAllExpired>()
 }

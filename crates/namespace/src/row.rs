@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Timestamp, Version};
 use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
 use serde::de::{DeserializeOwned, Visitor};
@@ -110,12 +110,12 @@ pub(crate) enum Body<'a> {
         end: Raw<'a>,
     },
     Chunks {
-        version: Timestamp,
+        version: Version,
         #[serde(borrow)]
         manifest: Raw<'a>,
     },
     /// In chunks that the rows of the manifest's parts name.
-    Parts { version: Timestamp },
+    Parts { version: Version },
 }
 
 impl Body<'_> {
@@ -123,8 +123,8 @@ impl Body<'_> {
         matches!(self, Self::Inline { .. })
     }
 
-    /// When the upload of a body that is not inline began.
-    pub(crate) fn version(&self) -> Option<Timestamp> {
+    /// That of a body that is not inline.
+    pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Self::Inline { .. } => None,
             Self::Chunks { version, .. } | Self::Parts { version } => Some(*version),
@@ -135,6 +135,7 @@ impl Body<'_> {
 /// A body that belongs to no object any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GarbageRow<'a> {
+    /// When it was queued, or when a reader on another node has asked for it to be kept.
     pub(crate) queued: Timestamp,
     pub(crate) bytes: u64,
     #[serde(borrow)]
@@ -148,10 +149,10 @@ pub(crate) struct PartRow<'a> {
     pub(crate) manifest: Raw<'a>,
 }
 
-/// An upload that has parts of its manifest here and is not committed.
+/// An upload that has parts of its manifest here, or has gone on for long, and is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UploadRow {
-    /// When it last wrote a part.
+    /// When it last wrote a part, or said that it goes on.
     pub(crate) touched: Timestamp,
     /// What its parts hold.
     pub(crate) bytes: u64,

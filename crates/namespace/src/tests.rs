@@ -9,5 +9,6 @@ mod model;
 mod race;
 mod random;
 mod refusal;
+mod shared;
 mod story;
 pub(crate) mod world;

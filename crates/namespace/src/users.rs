@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, Shard, Shards, View};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Life};
 use crate::key::{self, Parts, table};
 use crate::row::{self, SecretRow, UserRow};
 use crate::users::password::Passwords;
@@ -161,12 +161,12 @@ impl Procedure for Secret {
 }
 
 impl Users {
-    pub(crate) fn new(env: Env, shards: Arc<Shards>) -> Self {
+    pub(crate) fn new(env: Env, shards: Arc<Shards>, life: Life) -> Self {
         Self {
             passwords: Passwords::new(env.clone()),
             env,
             shards,
-            known: Cache::default(),
+            known: Cache::new(life),
         }
     }
 
@@ -241,7 +241,8 @@ impl Users {
         Ok(first.rows.is_empty())
     }
 
-    /// The user as it is now; cheap enough for every request, so nothing is copied.
+    /// The user as it is now, or was within the last second if another node has changed it; cheap
+    /// enough for every request, so nothing is copied.
     pub async fn get(&self, account: &str, name: &str) -> Result<Option<Arc<User>>, Error> {
         let users = match self.known.get(account) {
             Ok(users) => users,

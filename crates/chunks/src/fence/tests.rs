@@ -1,4 +1,4 @@
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Version};
 use futures_util::poll;
 use map::Map;
 
@@ -13,7 +13,7 @@ fn owner() -> Owner {
         container: "c".into(),
         container_id: ContainerId(1),
         object: "o".into(),
-        version: Timestamp::from_secs(1),
+        version: Version(100_000),
     }
 }
 
@@ -56,6 +56,23 @@ async fn a_write_passes_only_with_an_epoch_that_is_not_older() {
     fence.close();
     assert!(write(9).await.is_err());
     assert_eq!(memory.chunks().len(), 3);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_ties_up_bounded_memory() {
+    let fence = fence();
+    fence.open();
+    let memory = Arc::new(MemoryDevice::new(DeviceId(1)));
+    memory.hang_writes();
+    let device = Fenced::new(memory, fence.clone());
+    let (owner, payload) = (owner(), [Bytes::from(vec![0; device::CHUNK_BYTES_MAX])]);
+    let given_up = WRITING_BYTES_MAX / device::CHUNK_BYTES_MAX;
+    for number in 0..u64::try_from(given_up).unwrap() + 3 {
+        let id = ChunkId::new(GROUP, 1, number);
+        let mut write = device.write(Epoch(1), id, &owner, &payload);
+        assert!(poll!(&mut write).is_pending());
+    }
+    assert_eq!(fence.gates.lock()[&GROUP].writing[&Epoch(1)], given_up);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, Timestamp};
+use base::{ContainerId, Version};
 use device::Owner;
 use map::{Current, Map, Member};
 
@@ -66,7 +66,7 @@ fn chunk(number: u64) -> (Owner, Bytes) {
         container: "c".into(),
         container_id: ContainerId(1),
         object: format!("o{number}"),
-        version: Timestamp::from_secs(1),
+        version: Version(100_000),
     };
     // Some are longer than one read.
     let bytes = if number % 1000 == 7 { 3 << 20 } else { 10 };

@@ -1,5 +1,5 @@
 use base::env::Env;
-use base::{ContainerId, DeviceId, GroupId, Timestamp};
+use base::{ContainerId, DeviceId, GroupId, Version};
 use map::{Current, Map};
 
 use super::*;
@@ -36,7 +36,7 @@ impl Fixture {
             container: "c".into(),
             container_id: ContainerId(1),
             object: "o".into(),
-            version: Timestamp::from_secs(1),
+            version: Version(100_000),
         };
         device.set(chunk, Some((owner, body(len))));
         let body = body(len);
@@ -189,6 +189,17 @@ async fn the_own_copy_is_read_and_another_when_it_is_bad_or_slow() {
     devices[1].hang_reads();
     assert_eq!(chunks.read(&span).await.unwrap(), body(100));
     assert_eq!(chunks.metrics().reads_hedged.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_devices_that_hang_has_an_end() {
+    let (chunks, devices, span) = threefold(1);
+    devices[0].hang_reads();
+    for other in [1, 2] {
+        devices[other].fail_reads(Some(device::Error::damaged("rot")));
+    }
+    let read = chunks.read(&span).await;
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, DeviceId, Timestamp};
+use base::{ContainerId, DeviceId, Version};
 use map::Current;
 
 use super::*;
@@ -33,7 +33,7 @@ impl Fixture {
             container: "c".into(),
             container_id: ContainerId(1),
             object: "o".into(),
-            version: Timestamp::from_secs(1),
+            version: Version(100_000),
         })
     }
 

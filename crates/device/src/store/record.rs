@@ -5,7 +5,7 @@
 //! record is recognised only in its own place, and no client can forge one inside its payload.
 
 use base::env::BLOCK_BYTES;
-use base::{ChunkId, ContainerId, DeviceId, Timestamp, checksum};
+use base::{ChunkId, ContainerId, DeviceId, Timestamp, Version, checksum};
 use bytes::Bytes;
 
 use super::{CHUNK_BYTES_MAX, FRAME_BYTES, Owner};
@@ -107,7 +107,7 @@ impl Record {
         put(block, 16, &self.id.0.to_le_bytes());
         put(block, 32, &self.payload_bytes.to_le_bytes());
         put(block, 40, &owner.container_id.0.to_le_bytes());
-        put(block, 48, &owner.version.ticks().to_le_bytes());
+        put(block, 48, &owner.version.0.to_le_bytes());
         put(block, 56, &self.written.ticks().to_le_bytes());
         for (i, crc) in self.frames.iter().enumerate() {
             put(block, FRAMES_AT + 4 * i, &crc.to_le_bytes());
@@ -192,7 +192,7 @@ impl<'a> Header<'a> {
                 container: self.name(1),
                 container_id: ContainerId(u64::from_le_bytes(field(self.block, 40))),
                 object: self.name(2),
-                version: Timestamp::from_ticks(u64::from_le_bytes(field(self.block, 48))),
+                version: Version(u64::from_le_bytes(field(self.block, 48))),
             },
             written: Timestamp::from_ticks(u64::from_le_bytes(field(self.block, 56))),
             payload_bytes: self.payload_bytes(),
@@ -261,7 +261,7 @@ mod tests {
             container: "photos".into(),
             container_id: ContainerId(9),
             object: object.into(),
-            version: Timestamp::from_secs(7),
+            version: Version(700_000),
         }
     }
 

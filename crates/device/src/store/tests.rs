@@ -83,7 +83,7 @@ pub(super) fn owner(object: &str) -> Owner {
         container: "c".into(),
         container_id: ContainerId(5),
         object: object.into(),
-        version: Timestamp::from_secs(9),
+        version: base::Version(900_000),
     }
 }
 

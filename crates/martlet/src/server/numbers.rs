@@ -43,6 +43,15 @@ pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
         &[],
         metrics.writes_moved.get(),
     );
+    let help = "Reads that asked a second device because the first was slow.";
+    let value = metrics.reads_hedged.get();
+    to.counter("martlet_chunk_reads_hedged_total", help, &[], value);
+    let help = "Copies of chunks that a read found to be bad or missing.";
+    let value = metrics.copies_bad.get();
+    to.counter("martlet_chunk_copies_bad_total", help, &[], value);
+    let help = "Of them, those that were replaced from a good copy.";
+    let value = metrics.copies_repaired.get();
+    to.counter("martlet_chunk_copies_repaired_total", help, &[], value);
     let help = "Chunks of abandoned uploads that wait to be deleted.";
     to.gauge(
         "martlet_discards_queued",

@@ -12,6 +12,7 @@ use crate::manifest;
 
 const ID: ContainerId = ContainerId(0x0003_0123_4567_89ab);
 const NOW: Timestamp = Timestamp::from_ticks(179_518_958_965_132);
+const BODY: Version = Version(179_518_958_965_132);
 
 fn metadata() -> Metadata {
     [(
@@ -51,7 +52,7 @@ fn samples() -> Vec<(&'static str, Bytes, Bytes)> {
     let id = BodyId {
         container: ID,
         name: "a/b".into(),
-        version: NOW,
+        version: BODY,
     };
     let head = ContainerHead {
         id: ID,
@@ -60,7 +61,7 @@ fn samples() -> Vec<(&'static str, Bytes, Bytes)> {
         changed: NOW,
     };
     let chunks = || Body::Chunks {
-        version: NOW,
+        version: BODY,
         manifest: Raw(&manifest),
     };
     let account = AccountRow {
@@ -96,7 +97,7 @@ fn samples() -> Vec<(&'static str, Bytes, Bytes)> {
     let line = AccountContainerRow { listed: NOW };
     let secret = SecretRow { secret: [7; 32] };
     let inline = object(&metadata, Body::Inline { end: Raw(b"end") });
-    let parts = object(&metadata, Body::Parts { version: NOW });
+    let parts = object(&metadata, Body::Parts { version: BODY });
     vec![
         ("account", key::account("AUTH_test"), encode(&account)),
         (
@@ -182,13 +183,13 @@ fn rows_of_version_1_are_as_they_were() {
 fn an_object_reads_as_it_was_written() {
     let (metadata, manifest) = (metadata(), manifest());
     let chunks = Body::Chunks {
-        version: NOW,
+        version: BODY,
         manifest: Raw(&manifest),
     };
     for body in [
         Body::Inline { end: Raw(b"end") },
         chunks,
-        Body::Parts { version: NOW },
+        Body::Parts { version: BODY },
     ] {
         let row = object(&metadata, body);
         let bytes = encode(&row);
@@ -237,7 +238,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn any_object_reads_as_it_was_written((head, metadata) in any_object(), version: u64) {
-        let version = Timestamp::from_ticks(version);
+        let version = Version(version);
         let row = ObjectRow { head, metadata: &metadata, body: Body::Parts { version } };
         let bytes = encode(&row);
         let read: ObjectRead<'_> = decode(&bytes).unwrap();

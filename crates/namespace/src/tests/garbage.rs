@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::World;
+use crate::garbage::{Collector, RETRY_IN};
 use crate::{Backlog, Condition, Error, Expired, ListQuery, Missing, Owns, PostObject};
 
 static LARGE: [u8; 50_000] = [7; 50_000];
@@ -90,6 +91,32 @@ async fn a_device_that_is_gone_holds_up_only_its_own_garbage() {
     world.collect().await;
     assert_eq!(world.chunks(), 0);
     assert_eq!(world.check().await.garbage, 0);
+}
+
+#[tokio::test]
+async fn a_group_that_could_not_delete_is_left_alone_for_a_while() {
+    let world = World::new(1).await;
+    let container = world.container("c").await;
+    world.put(&container, "o", &LARGE).await.unwrap();
+    delete(&world, &container, "o").await;
+    world.clock.advance(Duration::from_secs(6));
+    let mut collector = Collector::default();
+    let mut round = async || {
+        let round = collector.round(&world.namespace, container.shard());
+        round.await.unwrap()
+    };
+    for device in &world.devices {
+        device.fail_deletes(Some(device::Error::Closed));
+    }
+    assert_eq!(round().await, 0);
+    for device in &world.devices {
+        device.fail_deletes(None);
+    }
+    world.clock.advance(RETRY_IN - Duration::from_millis(1));
+    assert_eq!(round().await, 0, "nobody is asked");
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(round().await, 2);
+    assert_eq!(world.chunks(), 0);
 }
 
 #[tokio::test]

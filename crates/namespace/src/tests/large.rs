@@ -9,7 +9,7 @@ use super::world::World;
 use crate::{Condition, Config, Container, Error, Expired, Owns, PutObject, Stored};
 
 /// A world with so little memory for uploads that every chunk is one or two pieces.
-async fn world() -> (World, Container, Vec<Piece>) {
+pub(super) async fn world() -> (World, Container, Vec<Piece>) {
     let mut config = Config::default();
     config.chunks.buffer_bytes = 0;
     let world = World::with_config(1, config).await;

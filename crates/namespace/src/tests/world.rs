@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base::DeviceId;
 use base::env::Env;
+use base::{DeviceId, NodeId};
 use bytes::Bytes;
 use chunks::Storage;
 use chunks::testing::MemoryDevice;
@@ -102,6 +102,15 @@ impl World {
     pub(crate) async fn both() -> [Self; 2] {
         let on_disk = Self::on_disk(1, Config::default());
         [Self::new(1).await, on_disk.await]
+    }
+
+    /// Another node's namespace on the same shards and devices.
+    pub(crate) async fn beside(&self) -> Namespace {
+        let config = Config {
+            node: NodeId(self.config.node.0 + 1),
+            ..self.config.clone()
+        };
+        open(&self.env, &self.shards, storages(&self.devices), &config).await
     }
 
     /// Stops the namespace and starts another one on what is stored.

@@ -3,7 +3,7 @@ use super::*;
 fn users() -> Users {
     let (env, ..) = testkit::env(1, 1 << 20);
     let shards = Arc::new(Shards::volatile(&env, 2));
-    Users::new(env, shards)
+    Users::new(env, shards, Life::Endless)
 }
 
 async fn add(users: &Users, name: &str, password: &str) -> Result<Created, Error> {

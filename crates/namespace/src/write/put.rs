@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use base::Timestamp;
+use base::{Timestamp, Version};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, View, whole_pages};
@@ -32,16 +32,15 @@ pub(crate) struct Plan {
     bytes: u64,
     md5: [u8; 16],
     body: NewBody,
+    /// The row that says that the upload is pending, if there is one.
+    pending: Option<Bytes>,
 }
 
 /// The body, as it goes into the batch.
 #[derive(Serialize, Deserialize)]
 enum NewBody {
     Inline(Bytes),
-    Chunks {
-        version: Timestamp,
-        manifest: Vec<u8>,
-    },
+    Chunks { version: Version, manifest: Vec<u8> },
     Parts(Parts),
 }
 
@@ -58,9 +57,7 @@ impl Procedure for Plan {
             let counter = key::container_count(Count::Bytes, self.target.container);
             latches.push(Latch::Exclusive(counter));
         }
-        if let NewBody::Parts(parts) = &self.body {
-            latches.push(Latch::Exclusive(parts.id().upload()));
-        }
+        latches.extend(self.pending.clone().map(Latch::Exclusive));
         latches
     }
 
@@ -93,7 +90,8 @@ impl Procedure for Plan {
             before = old.head.delete_at;
             self.release(&mut batch, now, old);
         }
-        self.put_body(&mut batch, view)?;
+        self.put_body(&mut batch);
+        self.end_upload(&mut batch, view)?;
         self.target.expire(&mut batch, before, self.delete_at);
         self.target.charge(&mut batch, objects, more);
         Ok((batch, written))
@@ -148,7 +146,7 @@ impl Plan {
         }
     }
 
-    fn put_body(&self, batch: &mut Batch, view: &View) -> Result<(), Error> {
+    fn put_body(&self, batch: &mut Batch) {
         let Target {
             container, name, ..
         } = &self.target;
@@ -159,22 +157,27 @@ impl Plan {
                 batch.put(key::body(*container, name), own_row);
             }
             NewBody::Chunks { .. } => {}
-            NewBody::Parts(parts) => put_last_part(batch, view, parts)?,
+            NewBody::Parts(parts) => put_last_part(batch, parts),
         }
+    }
+
+    /// Makes a pending upload an object's.
+    fn end_upload(&self, batch: &mut Batch, view: &View) -> Result<(), Error> {
+        let Some(pending) = &self.pending else {
+            return Ok(());
+        };
+        // A reaper took it for dead, and deletes its chunks.
+        if view.get(pending)?.is_none() {
+            return Err(Error::later());
+        }
+        batch.delete(pending.clone());
         Ok(())
     }
 }
 
-/// Adds the end of a long manifest, and makes the pending upload an object's.
-fn put_last_part(batch: &mut Batch, view: &View, parts: &Parts) -> Result<(), Error> {
+/// Adds the end of a long manifest.
+fn put_last_part(batch: &mut Batch, parts: &Parts) {
     let id = parts.id();
-    if parts.offset > 0 {
-        // A reaper took it for dead, and deletes its chunks.
-        if view.get(&id.upload())?.is_none() {
-            return Err(Error::later());
-        }
-        batch.delete(id.upload());
-    }
     let mut offset = parts.offset;
     for chunks in parts.chunks.chunks(manifest::PART_CHUNKS_MAX) {
         let manifest = manifest::encode(chunks);
@@ -187,7 +190,6 @@ fn put_last_part(batch: &mut Batch, view: &View, parts: &Parts) -> Result<(), Er
             .map(|chunk| u64::from(chunk.bytes))
             .sum::<u64>();
     }
-    Ok(())
 }
 
 impl Namespace {
@@ -205,7 +207,7 @@ impl Namespace {
         self.admit_to_account(&container.account, put.stored.bytes, put.account_quota)
             .await?;
         let Stored { bytes, md5, body } = put.stored;
-        let plan = |name, body| Plan {
+        let plan = |name, body, pending| Plan {
             target: Target::new(container, name, self.now()),
             content_type: put.content_type,
             metadata: put.metadata,
@@ -215,11 +217,12 @@ impl Namespace {
             bytes,
             md5,
             body,
+            pending,
         };
         let shard = container.shard();
         let chunked = match body {
             StoredBody::Inline(body) => {
-                let plan = plan(put.name, NewBody::Inline(body));
+                let plan = plan(put.name, NewBody::Inline(body), None);
                 return self.execute(shard, plan).await;
             }
             StoredBody::Chunked(chunked) => chunked,
@@ -231,7 +234,9 @@ impl Namespace {
                 manifest: manifest::encode(&parts.chunks),
             },
         };
-        let plan = plan(put.name, body);
+        let parts = &chunked.parts;
+        let pending = parts.is_pending.then(|| parts.id().upload());
+        let plan = plan(put.name, body, pending);
         // In a task of its own, so that a client who goes away does not leave the body between
         // an object that has it and a list of chunks to be deleted.
         let namespace = self.clone();
