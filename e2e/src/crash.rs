@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 
 use crate::ledger::Ledger;
+use crate::progress::{Interrupted, Progress};
 use crate::server::{Launch, Server};
 use crate::session::Session;
 use crate::verify;
@@ -80,18 +81,26 @@ const VOLUME_BYTES: u64 = 2 << 30;
 /// 2.5 MiB, as measured over 666 crashes.
 const LEFT_BYTES: u64 = 4 << 20;
 
-/// Runs the plan in a new directory, which is removed only if all went well.
+/// Runs the plan in a new directory, which is removed unless something was wrong.
 pub fn run(plan: &Plan) -> Result<Report> {
     let work = tempfile::Builder::new()
         .prefix("crash-")
         .tempdir_in(crate::scratch()?)?;
     let report = Run::prepare(plan, work.path()).and_then(Run::run);
-    if report.is_err() {
-        let kept = work.keep();
-        return report
-            .with_context(|| format!("seed {}; all is kept in {}", plan.seed, kept.display()));
+    match report {
+        Err(error) if error.is::<Interrupted>() => {
+            Err(error.context(format!("seed {}", plan.seed)))
+        }
+        Err(error) => {
+            let kept = work.keep();
+            Err(error.context(format!(
+                "seed {}; all is kept in {}",
+                plan.seed,
+                kept.display()
+            )))
+        }
+        Ok(report) => Ok(report),
     }
-    report
 }
 
 struct Run<'a> {
@@ -133,19 +142,26 @@ impl<'a> Run<'a> {
 
     fn run(mut self) -> Result<Report> {
         let start = Instant::now();
-        for cycle in 0..self.plan.cycles {
-            self.cycle().with_context(|| format!("cycle {cycle}"))?;
-            self.report.cycles += 1;
+        let mut progress = Progress::new("cycles", self.plan.cycles);
+        for _ in 0..self.plan.cycles {
+            progress.step(|| self.cycle())?;
         }
-        // A clean stop keeps everything, too.
+        self.report.cycles = progress.done();
+        self.stop_well()
+            .with_context(|| format!("stopped well after {progress}"))?;
+        self.report.took = start.elapsed();
+        Ok(self.report)
+    }
+
+    /// A clean stop keeps everything, too.
+    fn stop_well(&mut self) -> Result<()> {
         for _ in 0..2 {
             let server = self.start_and_verify()?;
             let status = server.stop()?;
             promised!(status.success(), "the server stopped with {status}");
             self.check()?;
         }
-        self.report.took = start.elapsed();
-        Ok(self.report)
+        Ok(())
     }
 
     fn cycle(&mut self) -> Result<()> {

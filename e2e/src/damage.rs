@@ -14,6 +14,7 @@ use fastrand::Rng;
 
 use crate::files;
 use crate::ledger::{Content, Value};
+use crate::progress::Progress;
 use crate::promised;
 use crate::server::{Launch, Server};
 use crate::session::Session;
@@ -101,13 +102,16 @@ impl Subject {
     /// Flips one random bit at a time, anywhere that is not empty.
     pub fn flip_many(&self, flips: usize, random: &mut Rng) -> Result<Report> {
         let mut report = Report::default();
-        while report.flips < flips {
-            self.restore()?;
-            let flipped = self.flip_somewhere(random)?;
-            self.observe(&mut report)
-                .with_context(|| format!("bit flipped: {flipped}"))?;
-            report.flips += 1;
+        let mut progress = Progress::new("flips", flips);
+        for _ in 0..flips {
+            progress.step(|| {
+                self.restore()?;
+                let flipped = self.flip_somewhere(random)?;
+                self.observe(&mut report)
+                    .with_context(|| format!("bit flipped: {flipped}"))
+            })?;
         }
+        report.flips = progress.done();
         Ok(report)
     }
 

@@ -19,6 +19,7 @@ pub mod http;
 pub mod ledger;
 pub mod network;
 mod process;
+pub mod progress;
 pub mod raw;
 pub mod server;
 pub mod session;

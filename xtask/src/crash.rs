@@ -4,7 +4,10 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use e2e::binary::{Build, martlet};
 use e2e::crash::{Fault, Plan, run};
+use e2e::progress::Interrupted;
 use e2e::volume::Kind;
+
+use crate::interrupt;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -31,6 +34,7 @@ enum Strike {
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
     let binary = martlet(Build::Plain)?;
+    interrupt::listen()?;
     let faults = if arguments.faults.is_empty() {
         Strike::value_variants()
     } else {
@@ -54,6 +58,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
             environment: Vec::new(),
         }) {
             Ok(report) => println!("{report}"),
+            Err(error) if error.is::<Interrupted>() => return Err(error),
             Err(error) => {
                 println!("FAILED: {error:?}");
                 failed += 1;

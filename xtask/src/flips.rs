@@ -6,6 +6,8 @@ use e2e::binary::{Build, martlet};
 use e2e::damage::Subject;
 use fastrand::Rng;
 
+use crate::interrupt;
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// How many bits flip, one at a time
@@ -20,7 +22,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(e2e::seed);
     println!("{} flips, seed {seed}", arguments.count);
     let mut random = Rng::with_seed(seed);
-    let subject = Subject::prepare(&martlet(Build::Plain)?, &mut random)?;
+    let binary = martlet(Build::Plain)?;
+    interrupt::listen()?;
+    let subject = Subject::prepare(&binary, &mut random)?;
     println!("{}", subject.flip_many(arguments.count, &mut random)?);
     Ok(())
 }

@@ -14,6 +14,7 @@ mod conformance;
 mod crash;
 mod dev;
 mod flips;
+mod interrupt;
 mod tidy;
 
 use std::ffi::OsString;

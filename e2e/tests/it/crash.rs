@@ -71,3 +71,17 @@ fn a_skipped_sync_of_the_store_is_caught() {
 fn an_early_acknowledgement_is_caught() {
     check_is_caught("acknowledged-early");
 }
+
+#[test]
+fn a_failed_run_says_how_far_it_came() {
+    let plan = Plan {
+        binary: "/bin/false".into(),
+        fault: Fault::Kill,
+        cycles: 3,
+        seed: 0,
+        environment: Vec::new(),
+    };
+    let error = crash::run(&plan).expect_err("no server starts");
+    let message = format!("{error:#}");
+    assert!(message.contains("after 0 of 3 cycles: "), "{message}");
+}
