@@ -9,6 +9,7 @@ mod credentials;
 mod http;
 mod logging;
 mod server;
+mod sigbus;
 mod status;
 mod text;
 mod user;
@@ -29,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Err(error) = sigbus::explain() {
+        eprintln!("martlet: SIGBUS will not be explained: {error}");
+    }
     let result = match Cli::parse().command {
         Top::Server(args) => return server::run(args),
         Top::User(args) => user::run(args.command),
