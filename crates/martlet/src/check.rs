@@ -12,9 +12,9 @@ use base::env::Env;
 use base::{ChunkId, DeviceId, ShardId};
 use device::Finding;
 use indicatif::{ProgressBar, ProgressStyle};
-use namespace::check::{Record, Report};
+use namespace::check::{Counter, Record, Report};
 use serde::Serialize;
-use shard::View;
+use shard::{Row, View};
 
 use crate::cli::CheckArgs;
 use crate::text::{bytes, count};
@@ -27,10 +27,10 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let devices = open(&env, &args.data)?;
     let mut outcome = Outcome::default();
     let records = read_records(&devices, &mut outcome)?;
-    let shards = read_shards(&env, &devices, &mut outcome)?;
+    let (shards, counters) = read_shards(&env, &devices, &mut outcome)?;
     let views = views(&devices, &shards, &mut outcome)?;
     if let Some(views) = views {
-        match namespace::check::of_views(&views, records) {
+        match namespace::check::of_views(&views, counters, records) {
             Ok(report) => outcome.take(report),
             Err(error) => outcome.problem(format!("metadata cannot be read to its end: {error}")),
         }
@@ -231,12 +231,12 @@ fn take(
     }
 }
 
-/// The shards of all devices, and every damaged row as a problem.
+/// The shards of all devices with their counters, and every damaged row as a problem.
 fn read_shards(
     env: &Env,
     devices: &[device::Offline],
     outcome: &mut Outcome,
-) -> anyhow::Result<Vec<shard::Offline>> {
+) -> anyhow::Result<(Vec<shard::Offline>, Vec<Counter>)> {
     let mut all = Vec::new();
     for device in devices {
         match shard::Offline::open(&*env.disk, device.dir()) {
@@ -249,19 +249,29 @@ fn read_shards(
             }
         }
     }
+    let (mut counters, mut counted) = (Vec::new(), BTreeSet::new());
     for shards in &all {
         for id in shards.shards() {
-            let walked = shards.visit(id, &mut |_, row| {
-                if let Err(error) = row {
-                    outcome.problem(format!("{id}: {error}"));
+            // Those of the replica whose rows are looked at.
+            let is_first = counted.insert(id);
+            let walked = shards.visit(id, &mut |key, row| match row {
+                Ok(Row::Counter(value)) if is_first => {
+                    let key = key.to_vec().into();
+                    counters.push(Counter {
+                        shard: id,
+                        key,
+                        value,
+                    });
                 }
+                Ok(Row::Counter(_) | Row::Value(_)) => {}
+                Err(error) => outcome.problem(format!("{id}: {error}")),
             });
             if let Err(error) = walked {
                 outcome.problem(format!("{id}: {error}"));
             }
         }
     }
-    Ok(all)
+    Ok((all, counters))
 }
 
 /// A snapshot of every shard; `None` if damage, which has been noted, keeps one from being read.

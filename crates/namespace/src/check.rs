@@ -1,7 +1,8 @@
 //! Offline verification: whether everything that is stored fits together.
 //!
 //! All shards are read from end to end, then the records of all devices are compared with what the
-//! rows refer to. Needs some 100 bytes of memory for each container and 40 for each chunk.
+//! rows refer to. Needs some 400 bytes of memory for each container, most of it for its counters, and 40
+//! for each chunk.
 //!
 //! What a crash may leave behind (chunks that nothing refers to, lines of account lists that lead
 //! nowhere, pending uploads) is counted, and is no problem: the server cleans it up by itself.
@@ -12,12 +13,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use base::{ChunkId, ContainerId, DeviceId, ShardId};
+use bytes::Bytes;
 use chunks::Chunk;
 use map::Map;
 use shard::{Shards, View};
 
 use crate::check::shard_rows::ShardRows;
-use crate::key::{self, Count};
+use crate::key::{self, Count, GarbageCount, Parts, table};
 use crate::{Error, map_row, placement};
 
 /// More problems than this are counted, not kept.
@@ -30,6 +32,14 @@ pub struct Record {
     pub chunk: ChunkId,
     /// The length of the payload.
     pub bytes: u32,
+}
+
+/// A counter that a shard has, and that is not 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    pub shard: ShardId,
+    pub key: Bytes,
+    pub value: i64,
 }
 
 /// What was found.
@@ -112,7 +122,8 @@ enum Need {
     None,
 }
 
-/// Checks all rows of `shards` and `records`, which are all records of all devices.
+/// Checks all rows of `shards` and `records`, which are all records of all devices. Counters that belong to
+/// nothing are not seen.
 ///
 /// # Errors
 /// Only if a shard cannot be read at all.
@@ -124,12 +135,13 @@ pub async fn run(
     for id in (0..shards.count()).map(ShardId) {
         views.push(shards.get(id).view().await?);
     }
-    of_views(&views, records)
+    of_views(&views, [], records)
 }
 
-/// As [`run`], on snapshots of all shards in their order.
+/// As [`run`], on snapshots of all shards in their order, and with all their counters.
 pub fn of_views(
     views: &[View],
+    counters: impl IntoIterator<Item = Counter>,
     records: impl IntoIterator<Item = Record>,
 ) -> Result<Report, Error> {
     let count = u16::try_from(views.len()).expect("shards are counted in 16 bits");
@@ -140,6 +152,11 @@ pub fn of_views(
     }
     for (id, view) in (0..).map(ShardId).zip(views) {
         check.counters(id, view)?;
+    }
+    for counter in counters {
+        if let Some(why) = check.foreign(&counter) {
+            check.problem(Some(counter.shard), counter.key.escape_ascii(), why);
+        }
     }
     check.lists();
     for record in records {
@@ -219,6 +236,51 @@ impl Check {
             }
         }
         Ok(())
+    }
+
+    /// Why nothing has such a counter there, unless something does: its value is compared elsewhere then.
+    fn foreign(&self, counter: &Counter) -> Option<String> {
+        let Counter { shard, key, value } = counter;
+        let gone = |what: &str| Some(format!("counts {value} for {what} that is not there"));
+        match key.first().copied().unwrap_or_default() {
+            table::CONTAINER_COUNT => {
+                let id = Parts::of(table::CONTAINER_COUNT, key).and_then(|mut p| p.container());
+                let counts = [Count::Objects, Count::Bytes];
+                let is_one = |id| {
+                    counts
+                        .iter()
+                        .any(|one| key::container_count(*one, id) == *key)
+                };
+                match id {
+                    Ok(id) if !is_one(id) => gone("a number"),
+                    Ok(id) if placement::of_id(id) != *shard => {
+                        gone("a container of another shard")
+                    }
+                    Ok(id) if self.containers.contains_key(&id) => None,
+                    Ok(_) | Err(_) => gone("a container"),
+                }
+            }
+            table::ACCOUNT_TOTAL => {
+                let name = key.get(2..).and_then(|name| std::str::from_utf8(name).ok());
+                let counts = [Count::Containers, Count::Objects, Count::Bytes];
+                let is_one = |name| {
+                    counts
+                        .iter()
+                        .any(|one| key::account_total(*one, name) == *key)
+                };
+                match name {
+                    Some(name) if self.accounts.contains(name) && is_one(name) => None,
+                    Some(_) | None => gone("an account"),
+                }
+            }
+            _ if [GarbageCount::Bodies, GarbageCount::Bytes]
+                .iter()
+                .any(|one| key::garbage_count(*one) == *key) =>
+            {
+                None
+            }
+            _ => gone("a table"),
+        }
     }
 
     /// Compares containers with the lists of their accounts.

@@ -215,3 +215,41 @@ async fn collected_garbage_leaves_nothing_to_check() {
         (0, 1, 0)
     );
 }
+
+/// What was counted for it is 0 when a container goes, so nothing is left of it; anything else is a bug.
+#[tokio::test]
+async fn a_counter_of_what_is_gone_is_a_problem() {
+    let mut world = World::on_disk(1, Default::default()).await;
+    let container = world.container("c").await;
+    world.put(&container, "o", b"body").await.unwrap();
+    let namespace = &world.namespace;
+    let deleted = namespace.delete_object(&container, "o", Default::default(), None);
+    deleted.await.unwrap();
+    namespace.delete_container("a", "c").await.unwrap();
+    assert_eq!(world.check_stopped().await.problems, []);
+
+    let mut batch = Batch::new();
+    batch.add(key::container_count(Count::Bytes, container.id), 4);
+    batch.add(key::account_total(Count::Objects, "b"), 1);
+    batch.add("?", 1);
+    let shard = container.shard();
+    world
+        .namespace
+        .execute(shard, Write { batch })
+        .await
+        .unwrap();
+    let report = world.check_stopped().await;
+    let whys: Vec<_> = report
+        .problems
+        .iter()
+        .map(|problem| &*problem.why)
+        .collect();
+    assert_eq!(
+        whys,
+        [
+            "counts 1 for a table that is not there",
+            "counts 4 for a container that is not there",
+            "counts 1 for an account that is not there",
+        ]
+    );
+}

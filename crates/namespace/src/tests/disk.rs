@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use base::env::{Env, Open};
 use base::{DeviceId, ShardId, Timestamp};
+use bytes::Bytes;
 use chunks::Storage;
 use device::{Device, Finding, Identity, Offline};
 use parking_lot::Mutex;
-use shard::Shards;
+use shard::{Row, Shards};
 use tempfile::TempDir;
 use testkit::SimDisk;
 
-use crate::check::{self, Record, Report};
+use crate::check::{self, Counter, Record, Report};
 
 /// How a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +141,16 @@ impl OnDisk {
         let shards = shard::Offline::open(&*env.disk, self.dir()).unwrap();
         let ids = (0..self.shards).map(ShardId);
         let views: Result<Vec<_>, _> = ids.map(|id| shards.view(id).unwrap()).collect();
-        check::of_views(&views.unwrap(), records).unwrap()
+        let mut counters = Vec::new();
+        for shard in (0..self.shards).map(ShardId) {
+            let each: shard::EachRow<'_> = &mut |key, row| {
+                if let Row::Counter(value) = row.unwrap() {
+                    let key = Bytes::copy_from_slice(key);
+                    counters.push(Counter { shard, key, value });
+                }
+            };
+            shards.visit(shard, each).unwrap();
+        }
+        check::of_views(&views.unwrap(), counters, records).unwrap()
     }
 }
