@@ -124,6 +124,89 @@ mod tests {
     use super::*;
     use crate::tree::Tree;
 
+    const SAMPLES: [(&[u8], Row<'_>); 3] = [
+        (b"counter", Row::Counter(-2)),
+        (b"empty", Row::Value(b"")),
+        (b"row", Row::Value(b"\0value\xff")),
+    ];
+
+    /// One line for each sample: key and what is stored, in hexadecimal. `BLESS=1` rewrites the file.
+    #[test]
+    fn the_format_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = ShardId(0);
+        Tree::create(dir.path(), 1 << 20, 1, &[shard]).unwrap();
+        let tree = Tree::open(dir.path(), device::Access::ReadWrite, 1 << 20).unwrap();
+        let database = tree.database(shard);
+        let mut txn = tree.write().unwrap();
+        let mut text = String::new();
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        for (key, row) in SAMPLES {
+            put(&database, &mut txn, key, row).unwrap();
+            let stored = database.get(&txn, key).unwrap().unwrap();
+            text += &format!("{} {}\n", hex(key), hex(stored));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tree-rows-1.txt");
+        if std::env::var_os("BLESS").is_some() {
+            #[expect(clippy::disallowed_methods, reason = "a file of the repository")]
+            std::fs::write(path, &text).unwrap();
+        }
+        let golden = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text, golden, "the format has changed");
+        let unhex = |hex: &str| -> Vec<u8> {
+            let digits = hex.as_bytes().chunks(2);
+            let byte = |two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+            digits.map(byte).collect()
+        };
+        for (line, (key, row)) in golden.lines().zip(SAMPLES) {
+            let (stored_key, stored) = line.split_once(' ').unwrap();
+            assert_eq!(unhex(stored_key), key);
+            assert_eq!(check(key, &unhex(stored)), Ok(row));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_row_or_an_error() {
+        let seed = u64::from(std::process::id());
+        let mut random = testkit::Random::new(seed);
+        for _ in 0..5_000 {
+            let len = usize::try_from(random.below(40)).unwrap();
+            let (key, mut stored) = (random.bytes(5), random.bytes(len));
+            assert!(
+                check(&key, &stored).is_err() || stored.len() >= HEAD_BYTES,
+                "seed {seed}"
+            );
+            // With the right checksum it is what its kind says, or an error.
+            if let Some(([a, b, c, d, kind], value)) = stored.split_first_chunk_mut::<HEAD_BYTES>()
+            {
+                *kind %= 3;
+                [*a, *b, *c, *d] = checksum(&key, *kind, value).to_le_bytes();
+                let (kind, value) = (*kind, value.to_vec());
+                match check(&key, &stored) {
+                    Ok(Row::Value(read)) => {
+                        assert_eq!((kind, read), (ROW, &value[..]), "seed {seed}")
+                    }
+                    Ok(Row::Counter(sum)) => {
+                        assert_eq!(
+                            (kind, &sum.to_le_bytes()[..]),
+                            (COUNTER, &value[..]),
+                            "seed {seed}"
+                        );
+                    }
+                    Err(_) => assert!(
+                        kind > COUNTER || kind == COUNTER && value.len() != 8,
+                        "seed {seed}"
+                    ),
+                }
+            }
+        }
+    }
+
     #[test]
     fn little_beyond_whole_pages_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
