@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn sources(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Sources {
@@ -119,4 +121,44 @@ fn a_file_that_is_not_toml_says_where() {
     let error = error.to_string();
     assert!(error.starts_with("m.toml: is not TOML: "), "{error}");
     assert!(error.contains("line 1"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_settings_or_an_error(file in ".{0,200}") {
+        let _ = Config::resolve(&sources(&file, &[], &[]));
+    }
+
+    /// Wherever it comes from, a text is the same setting or the same refusal.
+    #[test]
+    fn any_text_of_any_key_is_a_setting_or_refused(
+        at: prop::sample::Index,
+        text in prop_oneof!["[-+0-9]{1,25}[kKMGTi]{0,2}[Bsmhd]{0,2}", "[0-9.:\\[\\]a-f]{1,20}", "\\PC{1,20}"],
+    ) {
+        let key = &KEYS[at.index(KEYS.len())];
+        let file = format!("{} = {}", key.name, toml::Value::String(text.clone()));
+        let by_file = Config::resolve(&sources(&file, &[], &[]));
+        let by_variable = Config::resolve(&sources("", &[(&key.variable(), &text)], &[]));
+        let by_flag = Config::resolve(&sources("", &[], &[(key.name, &text)]));
+        // Directories are separated by colons in a variable only.
+        if key.name != "data" {
+            prop_assert_eq!(by_file.is_ok(), by_variable.is_ok(), "{} = {:?}", key.name, &text);
+            if let (Ok(file), Ok(variable)) = (&by_file, &by_variable) {
+                prop_assert_eq!(file, variable);
+            }
+        }
+        if let (Ok(file), Ok(flag)) = (by_file, by_flag) {
+            prop_assert_eq!(file, flag);
+        }
+    }
+
+    /// TOML that means nothing to us.
+    #[test]
+    fn any_value_of_any_key_is_a_setting_or_refused(
+        at: prop::sample::Index,
+        value in "[-+0-9eE_xobinf.,:TZ'\"\\[\\]{}= truefalse]{0,30}",
+    ) {
+        let key = &KEYS[at.index(KEYS.len())];
+        let _ = Config::resolve(&sources(&format!("{} = {value}", key.name), &[], &[]));
+    }
 }
