@@ -40,10 +40,15 @@ pub struct Container {
     /// The last PUT or POST of the container itself.
     pub modified: Timestamp,
     pub metadata: Metadata,
-    pub objects: u64,
-    pub bytes: u64,
     /// The last change of its metadata: a write of an object insists that it is still so.
     pub(crate) changed: Timestamp,
+}
+
+/// What a container holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub objects: u64,
+    pub bytes: u64,
 }
 
 impl Container {
@@ -56,8 +61,6 @@ impl Container {
             created: Timestamp::default(),
             modified: Timestamp::default(),
             metadata: Metadata::new(),
-            objects: 0,
-            bytes: 0,
             changed: Timestamp::default(),
         }
     }
@@ -91,10 +94,36 @@ pub(crate) fn read(view: &View, account: &str, name: &str) -> Result<Container, 
         created: head.created,
         modified: head.modified,
         metadata,
-        objects: count(view, &key::container_count(Count::Objects, head.id))?,
-        bytes: count(view, &key::container_count(Count::Bytes, head.id))?,
         changed: head.changed,
     })
+}
+
+/// What is counted of a container.
+fn held(view: &View, id: ContainerId) -> Result<Held, Error> {
+    Ok(Held {
+        objects: count(view, &key::container_count(Count::Objects, id))?,
+        bytes: count(view, &key::container_count(Count::Bytes, id))?,
+    })
+}
+
+/// The container of a name, and what it holds at the same moment.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct GetHeld {
+    account: String,
+    name: String,
+}
+
+impl Query for GetHeld {
+    const NAME: &'static str = "container.held";
+
+    type Output = (Container, Held);
+    type Error = Error;
+
+    fn answer(&self, view: &View) -> Result<(Container, Held), Execution<Error>> {
+        let container = read(view, &self.account, &self.name)?;
+        let held = held(view, container.id)?;
+        Ok((container, held))
+    }
 }
 
 /// The container of a name.
@@ -247,6 +276,21 @@ pub(crate) fn holds_rows(view: &View, prefix: &[u8]) -> Result<bool, Error> {
 }
 
 impl Namespace {
+    /// A container and what it holds.
+    pub async fn container_held(
+        &self,
+        account: &str,
+        container: &str,
+    ) -> Result<(Container, Held), Error> {
+        let shard = self.container_shard(account, container);
+        let get = GetHeld {
+            account: account.to_owned(),
+            name: container.to_owned(),
+        };
+        self.query(shard, get).await
+    }
+
+    /// A container, for who wants something of its objects: what it holds is not looked up.
     pub async fn container(&self, account: &str, container: &str) -> Result<Container, Error> {
         let shard = self.container_shard(account, container);
         let get = Get {
@@ -343,5 +387,61 @@ impl Namespace {
         };
         self.unlist_container(account, container, id).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::world::World;
+    use crate::{AccountQuota, Expired, Fetch};
+
+    /// Makes counters that only a bug can make: whoever reads them fails.
+    #[derive(Serialize, Deserialize)]
+    struct Miscount(ContainerId);
+
+    impl Procedure for Miscount {
+        const NAME: &'static str = "miscount";
+
+        type Output = ();
+        type Error = Error;
+
+        fn latches(&self) -> Vec<Latch> {
+            Vec::new()
+        }
+
+        fn plan(&self, _: Timestamp, _: &View) -> Result<(Batch, ()), Execution<Error>> {
+            let mut batch = Batch::new();
+            for count in [Count::Objects, Count::Bytes] {
+                batch.add(key::container_count(count, self.0), -100);
+            }
+            Ok((batch, ()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_wants_an_object_reads_no_counters() {
+        let world = World::new(1).await;
+        let container = world.container("c").await;
+        world.put(&container, "o", b"body").await.unwrap();
+        let namespace = &world.namespace;
+        let (same, held) = namespace.container_held("a", "c").await.unwrap();
+        let one = Held {
+            objects: 1,
+            bytes: 4,
+        };
+        assert_eq!((&same, held), (&container, one));
+
+        let spoil = Miscount(container.id);
+        namespace.execute(container.shard(), spoil).await.unwrap();
+        let counted = namespace.container_held("a", "c").await;
+        assert!(matches!(counted, Err(Error::Damaged(_))), "{counted:?}");
+        assert_eq!(namespace.container("a", "c").await, Ok(container.clone()));
+        let found = namespace.find("a", "c", "o", Expired::Hide, Fetch::Body);
+        assert_eq!(found.await.unwrap().container, container);
+        let admitted = namespace.admit(&container, Some(1), AccountQuota::Enforced);
+        assert_eq!(admitted.await, Ok(()));
+        world.put(&container, "o", b"again").await.unwrap();
+        assert_eq!(world.get(&container, "o").await.unwrap(), b"again");
     }
 }

@@ -57,7 +57,7 @@ pub use account::{Account, ContainerEntry, Usage};
 pub use background::Background;
 pub use body::{Stored, Upload};
 pub use config::Config;
-pub use container::{Container, Created};
+pub use container::{Container, Created, Held};
 pub use error::{Error, Missing};
 pub use key::{ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, OBJECT_NAME_BYTES_MAX};
 pub use listing::{Entry, ListQuery, Subdirs};

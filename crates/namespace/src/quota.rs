@@ -79,7 +79,12 @@ impl Namespace {
     ) -> Result<(), Error> {
         let body_bytes = body_bytes.unwrap_or(0);
         let quota = Quota::of_container(&container.metadata);
-        quota.admit(container.objects, container.bytes, body_bytes)?;
+        if !quota.is_none() {
+            let (_, held) = self
+                .container_held(&container.account, &container.name)
+                .await?;
+            quota.admit(held.objects, held.bytes, body_bytes)?;
+        }
         self.admit_to_account(&container.account, body_bytes, account_quota)
             .await
     }

@@ -34,6 +34,7 @@ pub fn registry() -> Registry {
         .query::<account::ReadLines>()
         .query::<account::LookUp>()
         .query::<container::Get>()
+        .query::<container::GetHeld>()
         .query::<object::Find>()
         .query::<object::Get>()
         .query::<object::GetInline>()

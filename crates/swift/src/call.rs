@@ -3,7 +3,7 @@
 use gateway::query::Query;
 use gateway::{Request, State};
 use http::StatusCode;
-use namespace::{Container, Metadata};
+use namespace::{Container, Held, Metadata};
 
 use crate::authorise::{self, Operation, Standing};
 use crate::config::{ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, OBJECT_NAME_BYTES_MAX};
@@ -66,6 +66,28 @@ impl Call<'_> {
                 found_or_none(self.swift.namespace.container(path.account, name).await)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// As [`Call::open`], with what the container holds at the same moment.
+    pub(crate) async fn open_held(
+        &self,
+        operation: Operation,
+        path: &Path<'_>,
+    ) -> Result<(Container, Held, Standing), Refusal> {
+        self.request.progress.enter(State::Authorising);
+        let found = match path.container() {
+            Some(name) if check_names(path).is_ok() => {
+                let namespace = &self.swift.namespace;
+                found_or_none(namespace.container_held(path.account, name).await)?
+            }
+            _ => None,
+        };
+        let metadata = found.as_ref().map(|(container, _)| &container.metadata);
+        let standing = self.authorise(operation, path, metadata).await?;
+        match found {
+            Some((container, held)) => Ok((container, held, standing)),
+            None => Err(Refusal::new(StatusCode::NOT_FOUND)),
         }
     }
 

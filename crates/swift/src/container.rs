@@ -2,7 +2,7 @@
 
 use gateway::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use namespace::{Container, Created};
+use namespace::{Container, Created, Held};
 
 use crate::accept;
 use crate::account::listing_answer;
@@ -27,7 +27,8 @@ impl Call<'_> {
     }
 
     async fn get_container(&self, method: &Method) -> Result<Response, Refusal> {
-        let (container, standing) = self.open(Operation::ReadContainer, &self.path).await?;
+        let (container, held, standing) =
+            self.open_held(Operation::ReadContainer, &self.path).await?;
         let chosen = accept::choose(self.query.bytes("format"), &self.request.headers)?;
         let query = listing::parse(&self.query)?;
         let mut response = if *method == Method::HEAD {
@@ -42,7 +43,7 @@ impl Call<'_> {
             listing_answer(text, chosen)
         };
         let headers = response.headers_mut();
-        show(&container, headers);
+        show(&container, held, headers);
         metadata::show(&container.metadata, standing, headers);
         Ok(response)
     }
@@ -84,10 +85,10 @@ impl Call<'_> {
     }
 }
 
-fn show(container: &Container, to: &mut HeaderMap) {
+fn show(container: &Container, held: Held, to: &mut HeaderMap) {
     let names = [
-        ("x-container-object-count", container.objects),
-        ("x-container-bytes-used", container.bytes),
+        ("x-container-object-count", held.objects),
+        ("x-container-bytes-used", held.bytes),
     ];
     for (name, count) in names {
         to.insert(name, number(count));

@@ -55,16 +55,22 @@ impl Run {
     }
 
     async fn compare_container(&self, account: &str, name: &str) {
-        let container = self.world.namespace.container(account, name).await;
+        let namespace = &self.world.namespace;
+        let container = namespace.container(account, name).await;
+        let counted = namespace.container_held(account, name).await;
         let expected = match self.model.container(account, name) {
             Ok(expected) => expected,
-            Err(error) => return assert_eq!(container, Err(error)),
+            Err(error) => {
+                assert_eq!(container, Err(error.clone()));
+                return assert_eq!(counted, Err(error));
+            }
         };
-        let container = container.unwrap();
+        let (container, (same, held)) = (container.unwrap(), counted.unwrap());
+        assert_eq!(container, same);
         assert_eq!((&*container.account, &*container.name), (account, name));
         assert_eq!(container.metadata, expected.metadata);
-        assert_eq!(container.objects, expected.objects.len() as u64);
-        assert_eq!(container.bytes, expected.bytes());
+        assert_eq!(held.objects, expected.objects.len() as u64);
+        assert_eq!(held.bytes, expected.bytes());
         assert_eq!(container.created, expected.created);
         assert_eq!(container.modified, expected.modified);
     }
