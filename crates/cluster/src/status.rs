@@ -1,0 +1,240 @@
+//! How the cluster is, for people and for scripts.
+
+use std::collections::BTreeMap;
+
+use base::{DeviceId, GroupId, NodeId, ShardId};
+use map::{Fill, Group, Map, Observed, Replicas, State, WIDTH};
+use serde::{Deserialize, Serialize};
+
+/// Groups and shards that are listed one by one; of the others only the number is told.
+const LISTED_MAX: usize = 100;
+
+/// How the cluster is, as its controller sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub epoch: u64,
+    /// Every shard and group has all the replicas that it should have, all of them are up, and nothing is
+    /// under way.
+    pub whole: bool,
+    pub nodes: Vec<NodeStatus>,
+    pub shards_total: usize,
+    /// Not as they should be.
+    pub shards_unsettled: usize,
+    pub groups_total: usize,
+    pub groups_unsettled: usize,
+    /// The first of those that are not as they should be, and why.
+    pub unsettled: Vec<Unsettled>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub node: u32,
+    pub addresses: Vec<String>,
+    pub zone: String,
+    /// `up`, `down` or `out`.
+    pub state: String,
+    pub draining: bool,
+    pub devices: Vec<DeviceStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    pub device: String,
+    pub state: String,
+    pub draining: bool,
+    pub bytes: u64,
+    pub bytes_free: u64,
+    /// Groups that it is a member of.
+    pub groups: usize,
+    /// Shards that it has a replica of.
+    pub shards: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsettled {
+    /// `group 7` or `shard 3`.
+    pub what: String,
+    /// How many copies are there and up, of how many that there should be.
+    pub copies: usize,
+    pub wanted: usize,
+    /// What is being done, or waited for.
+    pub doing: String,
+}
+
+impl Status {
+    /// How a cluster of so many shards is.
+    pub fn of(map: &Map, observed: &Observed, shards: u16) -> Self {
+        let width = usize::from(WIDTH).min(staying(map));
+        let mut unsettled = Vec::new();
+        for shard in (0..shards).map(ShardId) {
+            unsettled.extend(of_shard(map, observed, shard, width));
+        }
+        let shards_unsettled = unsettled.len();
+        for (id, group) in &map.groups {
+            unsettled.extend(of_group(map, *id, group, width));
+        }
+        let groups_unsettled = unsettled.len() - shards_unsettled;
+        let whole = unsettled.is_empty();
+        unsettled.truncate(LISTED_MAX);
+        Self {
+            epoch: map.epoch.0,
+            whole,
+            nodes: nodes(map),
+            shards_total: usize::from(shards),
+            shards_unsettled,
+            groups_total: map.groups.len(),
+            groups_unsettled,
+            unsettled,
+        }
+    }
+}
+
+/// Devices whose data may stay: as plans count them.
+fn staying(map: &Map) -> usize {
+    let stays = |id: &DeviceId, device: &map::Device| {
+        let node = map.nodes.get(&device.node);
+        let is_out = device.state == State::Out || node.is_none_or(|one| one.state == State::Out);
+        !is_out && !map.is_draining(*id) && device.bytes > 0
+    };
+    let devices = map.devices.iter();
+    devices.filter(|(id, device)| stays(id, device)).count()
+}
+
+fn of_shard(map: &Map, observed: &Observed, shard: ShardId, width: usize) -> Option<Unsettled> {
+    let what = format!("shard {}", shard.0);
+    let Some(replicas) = map.shards.get(&shard) else {
+        return Some(Unsettled {
+            what,
+            copies: 0,
+            wanted: width.max(1),
+            doing: "its leader has not reported yet".to_owned(),
+        });
+    };
+    // Three or one: two tolerate nothing.
+    let wanted = match width < usize::from(WIDTH) {
+        true => replicas.voters.len().max(1),
+        false => usize::from(WIDTH),
+    };
+    let up = replicas.voters.iter().filter(|id| map.is_up(**id)).count();
+    let seen = observed.shards.get(&shard);
+    let doing = shard_doing(map, replicas, wanted, up, width);
+    let doing = match (doing, seen) {
+        (Some(doing), _) => doing,
+        (None, Some(seen)) if seen.is(replicas) => return None,
+        (None, Some(_)) => "its leader changes the voters".to_owned(),
+        (None, None) => "its leader has not reported yet".to_owned(),
+    };
+    Some(Unsettled {
+        what,
+        copies: up,
+        wanted,
+        doing,
+    })
+}
+
+fn shard_doing(
+    map: &Map,
+    replicas: &Replicas,
+    wanted: usize,
+    up: usize,
+    width: usize,
+) -> Option<String> {
+    if !replicas.joining.is_empty() {
+        return Some(format!("copied to {}", list(&replicas.joining)));
+    }
+    if !replicas.leaving.is_empty() {
+        return Some(format!("leaves {}", list(&replicas.leaving)));
+    }
+    if let Some(gone) = gone(map, replicas.voters.iter().copied()) {
+        let place = (width < usize::from(WIDTH)).then_some("; there is no other place for it");
+        return Some(format!("{gone}{}", place.unwrap_or_default()));
+    }
+    if up < replicas.voters.len() {
+        return Some("waits for a device that is down".to_owned());
+    }
+    (replicas.voters.len() < wanted).then(|| "is to be copied".to_owned())
+}
+
+fn of_group(map: &Map, id: GroupId, group: &Group, width: usize) -> Option<Unsettled> {
+    let filling = group.members.iter().filter(|one| one.fill != Fill::Full);
+    let filling: Vec<_> = filling.map(|member| member.device).collect();
+    let full = group.full().filter(|id| map.is_up(*id)).count();
+    let doing = if !filling.is_empty() {
+        format!("copied to {}", list(&filling))
+    } else if let Some(gone) = gone(map, group.devices()) {
+        gone
+    } else if full < group.members.len() {
+        "waits for a device that is down".to_owned()
+    } else if full < width {
+        "is to be copied".to_owned()
+    } else if full > usize::from(WIDTH) {
+        "is to leave a device".to_owned()
+    } else {
+        return None;
+    };
+    Some(Unsettled {
+        what: format!("group {}", id.0),
+        copies: full,
+        wanted: width,
+        doing,
+    })
+}
+
+/// What is said if one of these will not have its copy for long.
+fn gone(map: &Map, mut devices: impl Iterator<Item = DeviceId>) -> Option<String> {
+    devices.find_map(|id| {
+        let device = map.devices.get(&id);
+        let node = device.and_then(|device| map.nodes.get(&device.node));
+        let states = device
+            .map(|one| one.state)
+            .into_iter()
+            .chain(node.map(|one| one.state));
+        if node.is_none() {
+            Some(format!("is to be copied: {id} was removed"))
+        } else if states.into_iter().any(|state| state == State::Out) {
+            Some(format!("is to be copied: {id} is out"))
+        } else if map.is_draining(id) {
+            Some(format!("is to be moved: {id} is drained"))
+        } else {
+            None
+        }
+    })
+}
+
+fn list(devices: &[DeviceId]) -> String {
+    let devices: Vec<_> = devices.iter().map(ToString::to_string).collect();
+    devices.join(", ")
+}
+
+fn nodes(map: &Map) -> Vec<NodeStatus> {
+    let mut groups: BTreeMap<DeviceId, usize> = BTreeMap::new();
+    let mut shards: BTreeMap<DeviceId, usize> = BTreeMap::new();
+    for device in map.groups.values().flat_map(Group::devices) {
+        *groups.entry(device).or_default() += 1;
+    }
+    for device in map.shards.values().flat_map(Replicas::devices) {
+        *shards.entry(device).or_default() += 1;
+    }
+    let of_node = |id: NodeId| {
+        let devices = map.devices.iter().filter(move |(_, one)| one.node == id);
+        let devices = devices.map(|(id, device)| DeviceStatus {
+            device: id.to_string(),
+            state: device.state.to_string(),
+            draining: device.is_draining,
+            bytes: device.bytes,
+            bytes_free: device.bytes_free,
+            groups: groups.get(id).copied().unwrap_or_default(),
+            shards: shards.get(id).copied().unwrap_or_default(),
+        });
+        devices.collect()
+    };
+    let nodes = map.nodes.iter().map(|(id, node)| NodeStatus {
+        node: id.0,
+        addresses: node.addresses.clone(),
+        zone: node.zone.clone(),
+        state: node.state.to_string(),
+        draining: node.is_draining,
+        devices: of_node(*id),
+    });
+    nodes.collect()
+}
