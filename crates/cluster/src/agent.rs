@@ -88,6 +88,8 @@ pub enum Job {
     /// A replica without a number is to be prepared on its node first.
     Reshape {
         shard: ShardId,
+        /// If it is still led in this term.
+        term: u64,
         voters: Vec<(DeviceId, Option<ReplicaId>)>,
         learners: Vec<(DeviceId, Option<ReplicaId>)>,
     },

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{DeviceId, NodeId};
 use map::{Device, Epoch, Fill, Map, Observed, Step, next_steps};
@@ -19,7 +20,7 @@ use crate::report::{Condition, DeviceReport, Report};
 /// What happens to a controller.
 #[derive(Debug)]
 pub enum Event {
-    /// Time passes.
+    /// Time passes, and this controller has proved a moment ago that it still leads.
     Tick,
     /// A node says how it is.
     Report(NodeId, Report),
@@ -47,6 +48,8 @@ pub struct Controller {
     observed: Observed,
     /// A change was given out and nothing was heard of it yet.
     is_changing: bool,
+    silence: Duration,
+    ticked: Duration,
 }
 
 impl Controller {
@@ -60,6 +63,8 @@ impl Controller {
             addresses: BTreeMap::new(),
             observed: Observed::default(),
             is_changing: false,
+            silence: config.silence,
+            ticked: now.monotonic,
         };
         controller.adopt(map, now);
         controller
@@ -75,7 +80,10 @@ impl Controller {
 
     pub fn step(&mut self, now: Now, event: Event) -> Option<Change> {
         match event {
-            Event::Tick => return self.change(now),
+            Event::Tick => {
+                self.listen(now);
+                return self.change(now);
+            }
             Event::Report(node, report) => {
                 if self.map.nodes.contains_key(&node) {
                     self.take(now, node, report);
@@ -88,6 +96,16 @@ impl Controller {
             Event::Failed => self.is_changing = false,
         }
         None
+    }
+
+    /// A process that stood still, or could not prove that it leads and so answered nobody, has not listened:
+    /// that nothing was heard meanwhile says nothing.
+    fn listen(&mut self, now: Now) {
+        if now.monotonic > self.ticked + self.silence / 2 {
+            self.nodes.listen(now.monotonic);
+            self.devices.listen(now.monotonic);
+        }
+        self.ticked = now.monotonic;
     }
 
     fn take(&mut self, now: Now, node: NodeId, report: Report) {

@@ -74,6 +74,11 @@ impl<K: Ord + Copy> Health<K> {
         }
     }
 
+    /// Begins to listen anew: what was not heard before now says nothing.
+    pub(crate) fn listen(&mut self, now: Duration) {
+        self.begun = now;
+    }
+
     /// Somebody has appeared, and has one silence to say something.
     pub(crate) fn notice(&mut self, who: K, now: Duration) {
         self.record(who, now);
@@ -112,7 +117,8 @@ impl<K: Ord + Copy> Health<K> {
     pub(crate) fn is_silent(&self, who: K, now: Duration) -> bool {
         let record = self.records.get(&who);
         let last = record.map_or(self.begun, |record| {
-            record.heard.map_or(record.begun, |(last, _)| last)
+            let last = record.heard.map_or(record.begun, |(last, _)| last);
+            last.max(self.begun)
         });
         record.is_some_and(|record| record.is_broken) || now >= last + self.config.silence
     }
@@ -278,6 +284,15 @@ mod tests {
         assert_eq!(health.judge(1, State::Up, at(0.5)), down(0.5));
         assert_eq!(health.hear_for(1.0, 1.5, down(0.5)), down(0.5));
         assert_eq!(health.hear_for(2.0, 2.0, down(0.5)), State::Up);
+    }
+
+    #[test]
+    fn who_has_not_listened_begins_anew() {
+        let mut health = health();
+        health.hear(1, at(0.0).monotonic);
+        health.listen(at(9.0).monotonic);
+        assert_eq!(health.judge(1, State::Up, at(10.9)), State::Up);
+        assert_eq!(health.judge(1, State::Up, at(11.0)), down(11.0));
     }
 
     #[test]

@@ -45,11 +45,13 @@ pub trait Replication: Send + Sync + 'static {
     /// Proves, by asking a quorum, that this node led the shard after the call began.
     fn prove(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Makes these the replicas of a shard that this node leads, by joint consensus. On `Ok` it is
+    /// Makes these the replicas of a shard that this node leads in this term, by joint consensus; in
+    /// another term it is refused, because what was decided then may be out of date. On `Ok` it is
     /// committed.
     fn set_membership(
         &self,
         shard: ShardId,
+        term: u64,
         voters: Vec<(DeviceId, ReplicaId)>,
         learners: Vec<(DeviceId, ReplicaId)>,
     ) -> BoxFuture<'_, Result<(), Error>>;

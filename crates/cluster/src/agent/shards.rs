@@ -67,6 +67,7 @@ fn reshape(led: &Led, voters: &BTreeSet<DeviceId>, learners: &BTreeSet<DeviceId>
     };
     Job::Reshape {
         shard: led.shard,
+        term: led.term,
         voters: numbered(voters),
         learners: numbered(learners),
     }

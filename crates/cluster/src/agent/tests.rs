@@ -197,6 +197,7 @@ fn reshape(voters: &[DeviceId], learners: &[DeviceId], new: &[DeviceId]) -> Opti
     };
     Some(Job::Reshape {
         shard: SHARD,
+        term: 7,
         voters: numbered(voters),
         learners: numbered(learners),
     })

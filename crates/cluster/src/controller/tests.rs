@@ -94,10 +94,17 @@ fn a_silent_node_is_down_and_then_out_and_up_again() {
     // Its device is as it was: nobody knows better.
     assert_eq!(controller.map.devices[&B].state, State::Up);
     assert_eq!(controller.map.nodes[&FIRST].state, State::Up);
-    controller.step(at(602.0), Event::Report(FIRST, report(&[device(A)])));
-    controller.settle(602.0);
-    assert_eq!(state(&controller), State::Out);
-    for half in 1210..1213 {
+    for half in 8..1205 {
+        let secs = f64::from(half) / 2.0;
+        controller.step(at(secs), Event::Report(FIRST, report(&[device(A)])));
+        controller.settle(secs);
+        assert_eq!(
+            state(&controller) == State::Out,
+            secs >= 602.0,
+            "after {secs} s"
+        );
+    }
+    for half in 1205..1208 {
         assert_eq!(state(&controller), State::Out);
         controller.hear_all(f64::from(half) / 2.0);
         controller.settle(f64::from(half) / 2.0);
@@ -109,13 +116,27 @@ fn a_silent_node_is_down_and_then_out_and_up_again() {
 fn a_new_controller_declares_nobody_down_before_it_has_listened() {
     let mut controller = controller(map());
     let is_state = |step: &Step| matches!(step, Step::NodeState { .. } | Step::DeviceState { .. });
-    assert!(!controller.settle(1.9).iter().any(is_state));
+    for secs in [0.5, 1.0, 1.5, 1.9] {
+        assert!(!controller.settle(secs).iter().any(is_state));
+    }
     let steps = controller.settle(2.0);
     assert_eq!(
         steps.iter().filter(|step| is_state(step)).count(),
         2,
         "{steps:?}"
     );
+}
+
+#[test]
+fn a_controller_that_stood_still_declares_nobody_down() {
+    let mut controller = controller(map());
+    controller.hear_all(0.0);
+    controller.settle(0.0);
+    let is_state = |step: &Step| matches!(step, Step::NodeState { .. });
+    assert!(!controller.settle(5.0).iter().any(is_state));
+    assert!(!controller.settle(6.0).iter().any(is_state));
+    assert!(!controller.settle(6.9).iter().any(is_state));
+    assert!(controller.settle(7.0).iter().any(is_state));
 }
 
 #[test]
