@@ -175,7 +175,9 @@ impl Agent {
         self.rounds += 1;
         let untold = self.led.iter().filter(|(shard, (led, reigned))| {
             let needed = self.map.shards.get(shard).map_or(Epoch(0), |one| one.epoch);
-            reigned.has_heard && led.is_settled && !reigned.has_told(led, needed)
+            // A change that was decided by an older map may still be on its way.
+            let is_calm = led.is_settled && !self.jobs.is_about(**shard);
+            reigned.has_heard && is_calm && !reigned.has_told(led, needed)
         });
         let shards = untold.map(|(shard, (led, _))| (*shard, led.term));
         Round {

@@ -147,7 +147,7 @@ impl Cluster {
             .learn(&self.inner.parts.map.get())
             .await;
         let loops = async {
-            tokio::join!(self.rule(), self.follow(), self.report());
+            tokio::join!(self.rule(), self.follow(), self.report(), self.look_up());
         };
         tokio::select! {
             () = loops => {}
@@ -155,6 +155,16 @@ impl Cluster {
         }
         // What is not up to date any more takes no chunks from others.
         self.inner.parts.fence.close();
+    }
+
+    /// Names of nodes may come to mean other addresses.
+    async fn look_up(&self) {
+        const PAUSE: Duration = Duration::from_secs(30);
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let map = self.inner.parts.map.get();
+            self.inner.parts.directory.learn(&map).await;
+        }
     }
 
     fn now(&self) -> Now {

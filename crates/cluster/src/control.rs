@@ -16,7 +16,7 @@ use map::Map;
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Registry, View};
 
-pub use nodes::{Drain, Found, Losses, Remove, SetZone};
+pub use nodes::{AddDevices, Drain, Found, Losses, Remove, SetZone};
 pub use reign::{Advance, ReadMap, Seize};
 pub use row::authority;
 pub use tokens::{AddToken, Establish, JoinRequest, ListTokens, RemoveToken, TokenState};
@@ -119,6 +119,7 @@ fn put_map(batch: &mut Batch, map: &Map) {
 pub fn registry(registry: Registry) -> Registry {
     registry
         .procedure::<Found>()
+        .procedure::<AddDevices>()
         .procedure::<Drain>()
         .procedure::<Remove>()
         .procedure::<SetZone>()

@@ -33,7 +33,8 @@ pub trait Replication: Send + Sync + 'static {
     /// The replicas that are here.
     fn local(&self) -> Vec<(DeviceId, ShardId)>;
 
-    /// Makes an empty replica that waits for a leader. One that is there stays as it is.
+    /// Makes an empty replica that waits for a leader. One that is there stays as it is. It is waited for to its end,
+    /// as is the destruction.
     fn create(&self, device: DeviceId, shard: ShardId) -> BoxFuture<'_, Result<ReplicaId, Error>>;
 
     /// Ends a replica and deletes what it holds; one that is not there changes nothing.
@@ -63,6 +64,9 @@ pub trait Replication: Send + Sync + 'static {
     fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes);
 
     /// A piece of a snapshot for a replica of this node; gives the answer.
+    ///
+    /// # Cancel safety
+    /// The future is dropped when the sender has gone, as that of [`Replication::answer`].
     fn receive_piece(
         &self,
         device: DeviceId,

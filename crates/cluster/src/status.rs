@@ -238,3 +238,128 @@ fn nodes(map: &Map) -> Vec<NodeStatus> {
     });
     nodes.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use base::Timestamp;
+    use map::{Membership, Node};
+
+    use super::*;
+
+    const A: DeviceId = DeviceId(1);
+    const B: DeviceId = DeviceId(2);
+    const C: DeviceId = DeviceId(3);
+    const SHARD: ShardId = ShardId(0);
+
+    /// Three nodes with a device each, one group and one shard on all of them, and what the shard's leader says.
+    fn whole() -> (Map, Observed) {
+        let mut map = Map::default().with_devices([A, B, C]);
+        for (number, device) in (1..).zip(map.devices.values_mut()) {
+            (device.node, device.bytes) = (NodeId(number), 1 << 40);
+            map.nodes.insert(NodeId(number), Node::default());
+        }
+        map.groups.clear();
+        let group = Group::new(map.epoch, &[A, B, C], false);
+        map.groups.insert(GroupId(7), group);
+        let replicas = Replicas {
+            voters: vec![A, B, C],
+            ..Replicas::default()
+        };
+        map.shards.insert(SHARD, replicas);
+        let seen = Membership {
+            voters: [A, B, C].into(),
+            ..Membership::default()
+        };
+        let mut observed = Observed::default();
+        observed.shards.insert(SHARD, seen);
+        (map, observed)
+    }
+
+    /// What is said of the first thing that is not as it should be, after this.
+    fn after(change: impl FnOnce(&mut Map, &mut Observed)) -> Option<String> {
+        let (mut map, mut observed) = whole();
+        change(&mut map, &mut observed);
+        let status = Status::of(&map, &observed, 1);
+        assert_eq!(status.whole, status.unsettled.is_empty());
+        status.unsettled.first().map(|one| {
+            let Unsettled {
+                what,
+                copies,
+                wanted,
+                doing,
+            } = one;
+            format!("{what} {copies}/{wanted} {doing}")
+        })
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_told_with_the_reason() {
+        let says = |text: &str| Some(text.to_owned());
+        let (b, c) = (B.to_string(), C.to_string());
+        assert_eq!(after(|_, _| {}), None);
+        let silent = after(|_, observed| observed.shards.clear());
+        assert_eq!(silent, says("shard 0 3/3 its leader has not reported yet"));
+        let unknown = after(|map, _| map.shards.clear());
+        assert_eq!(unknown, says("shard 0 0/3 its leader has not reported yet"));
+        let behind = after(|_, observed| {
+            observed.shards.get_mut(&SHARD).unwrap().voters.remove(&C);
+        });
+        assert_eq!(behind, says("shard 0 3/3 its leader changes the voters"));
+        let single = after(|map, _| map.shards.get_mut(&SHARD).unwrap().voters = vec![A]);
+        assert_eq!(single, says("shard 0 1/3 is to be copied"));
+        let joining = after(|map, _| {
+            let replicas = map.shards.get_mut(&SHARD).unwrap();
+            (replicas.voters, replicas.joining) = (vec![A], vec![B, C]);
+        });
+        assert_eq!(joining, Some(format!("shard 0 1/3 copied to {b}, {c}")));
+        let leaving = after(|map, _| map.shards.get_mut(&SHARD).unwrap().leaving = vec![B]);
+        assert_eq!(leaving, Some(format!("shard 0 3/3 leaves {b}")));
+        let down = after(|map, _| {
+            let since = Timestamp::from_secs(1);
+            map.nodes.get_mut(&NodeId(3)).unwrap().state = State::Down { since };
+        });
+        assert_eq!(down, says("shard 0 2/3 waits for a device that is down"));
+        let out = after(|map, _| map.devices.get_mut(&C).unwrap().state = State::Out);
+        let place = "there is no other place for it";
+        let expected = format!("shard 0 2/3 is to be copied: {c} is out; {place}");
+        assert_eq!(out, Some(expected));
+        let group = |change: fn(&mut Group)| {
+            after(|map, _| change(map.groups.get_mut(&GroupId(7)).unwrap()))
+        };
+        let narrow = group(|group| group.members.truncate(2));
+        assert_eq!(narrow, says("group 7 2/3 is to be copied"));
+        let filling = group(|group| {
+            let since = map::Epoch(1);
+            group.members[2].fill = Fill::Filling { since };
+        });
+        assert_eq!(filling, Some(format!("group 7 2/3 copied to {c}")));
+    }
+
+    #[test]
+    fn one_node_alone_is_whole_with_one_copy_of_all() {
+        let (mut map, mut observed) = whole();
+        map.nodes.retain(|id, _| *id == NodeId(1));
+        map.devices.retain(|id, _| *id == A);
+        map.groups
+            .insert(GroupId(7), Group::new(map.epoch, &[A], false));
+        map.shards.get_mut(&SHARD).unwrap().voters = vec![A];
+        observed.shards.get_mut(&SHARD).unwrap().voters = [A].into();
+        let status = Status::of(&map, &observed, 1);
+        assert!(status.whole, "{status:?}");
+        assert_eq!(
+            (status.nodes.len(), status.nodes[0].devices[0].shards),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn the_list_has_a_bound_and_the_numbers_have_not() {
+        let (map, observed) = whole();
+        let status = Status::of(&map, &observed, 500);
+        assert_eq!(
+            (status.shards_unsettled, status.unsettled.len()),
+            (499, LISTED_MAX)
+        );
+        assert!(!status.whole);
+    }
+}

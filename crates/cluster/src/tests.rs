@@ -3,7 +3,7 @@
 //! controllers go on thinking that they rule. After each event what must never happen has not happened;
 //! and when the events end, everything comes to rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -581,6 +581,31 @@ impl World {
         Some(Status::of(controller.map(), controller.observed(), SHARDS))
     }
 
+    /// What is called whole, is.
+    fn check_whole(&self) {
+        for (shard, raft) in &self.rafts {
+            let replicas = &self.map.shards[shard];
+            let wanted: BTreeSet<_> = replicas.devices().collect();
+            let voters: BTreeSet<_> = raft.voters.keys().copied().collect();
+            assert_eq!(voters, wanted, "{shard}");
+            assert!(
+                raft.learners.is_empty() && replicas.joining.is_empty(),
+                "{shard}"
+            );
+            assert!(voters.iter().all(|id| self.map.is_up(*id)), "{shard}");
+        }
+        let width = self
+            .map
+            .devices
+            .keys()
+            .filter(|id| !self.map.is_draining(**id));
+        let width = width.count().min(3);
+        for (id, group) in &self.map.groups {
+            let up = group.full().filter(|one| self.map.is_up(*one)).count();
+            assert!(up == group.members.len() && up >= width, "{id}: {group:?}");
+        }
+    }
+
     /// Waits until everything is as it should be, with all nodes up.
     fn settle(&mut self, seed: u64) {
         const ROUNDS_MAX: usize = 20_000;
@@ -613,6 +638,9 @@ impl World {
             } else {
                 0
             };
+            if is_whole {
+                self.check_whole();
+            }
             if calm == 40 {
                 return;
             }

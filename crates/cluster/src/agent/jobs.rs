@@ -63,6 +63,11 @@ impl Jobs {
         can
     }
 
+    /// Whether something about a shard is under way.
+    pub(super) fn is_about(&self, shard: ShardId) -> bool {
+        self.slots.get(&Subject::Shard(shard)) == Some(&Slot::Running)
+    }
+
     pub(super) fn ended(&mut self, job: &Job, end: End, now: Duration) {
         let pause = match (job, end) {
             (Job::Transfer { .. }, End::Well) => TRANSFER_PAUSE,

@@ -349,6 +349,24 @@ fn a_membership_is_told_once_and_again_when_it_matters() {
 }
 
 #[test]
+fn a_membership_that_is_being_changed_is_not_told() {
+    let mut agent = agent(map(5, &[A], &[B, C]));
+    let before = [led(&[A], &[], &[])];
+    agent.tick(0.0, &[], &before);
+    agent.hear(0.0, &before, 1, None);
+    let actions = agent.tick(0.1, &[], &before);
+    let [Action::Start(job)] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    let now = [led(&[A], &[B, C], &[])];
+    agent.tick(0.2, &[], &now);
+    assert_eq!(agent.begin(secs(0.2)).shards().count(), 0);
+    let (job, end) = (job.clone(), End::Well);
+    agent.step(secs(0.3), Event::Done { job, end });
+    assert_eq!(agent.begin(secs(0.3)).shards().count(), 1);
+}
+
+#[test]
 fn what_is_not_proved_in_time_is_not_told() {
     let mut agent = agent(map(5, &[A], &[]));
     let now = [led(&[A], &[], &[])];

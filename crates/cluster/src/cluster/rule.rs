@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{NodeId, ShardId};
-use map::{Epoch, Map};
+use map::{Epoch, Map, Step};
 use shard::Execution;
 
 use super::{Cluster, declined};
@@ -104,7 +104,11 @@ impl Cluster {
     async fn advance(&self, reign: Reign, change: Change) -> Result<(), Declined> {
         let Change { from, steps } = change;
         for step in &steps {
-            tracing::info!(epoch = %from.next(), %step, "the map changes");
+            let epoch = from.next();
+            match step {
+                Step::Space { .. } => tracing::debug!(%epoch, %step, "the map changes"),
+                _ => tracing::info!(%epoch, %step, "the map changes"),
+            }
         }
         let advance = Advance { reign, from, steps };
         match self.inner.parts.control.execute(advance).await {

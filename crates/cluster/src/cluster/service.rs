@@ -103,8 +103,12 @@ impl Cluster {
                 Ok(Bytes::new())
             }
             wire::PREPARE => {
-                let prepared = self.prepare(wire::decode(&call.body)?).await?;
-                Ok(wire::encode(&prepared))
+                // To its end, whether the caller waits or not: a replica is not left half made.
+                let (cluster, prepare) = (self.clone(), wire::decode(&call.body)?);
+                let prepared = tokio::spawn(async move { cluster.prepare(prepare).await });
+                let failed =
+                    |error: tokio::task::JoinError| Declined::Unavailable(error.to_string());
+                Ok(wire::encode(&prepared.await.map_err(failed)??))
             }
             wire::FENCE => {
                 self.raise(wire::decode(&call.body)?).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use base::{DeviceId, NodeId, Timestamp};
-use map::{Map, State};
+use map::{Device, Map, State};
 use serde::{Deserialize, Serialize};
 use shard::{Latch, Procedure, View};
 
@@ -32,6 +32,61 @@ impl Procedure for Found {
         change_map(view, |map| {
             Ok(map.with_devices(self.devices.iter().copied()))
         })
+    }
+}
+
+/// Adds new devices of a node that is in the map; those that are in it as its own stay as they are.
+#[derive(Serialize, Deserialize)]
+pub struct AddDevices {
+    pub node: NodeId,
+    /// With the bytes of their file systems.
+    pub devices: Vec<(DeviceId, u64)>,
+}
+
+impl Procedure for AddDevices {
+    const NAME: &'static str = "control.add_devices";
+
+    type Output = Map;
+    type Error = Refusal;
+
+    fn latches(&self) -> Vec<Latch> {
+        map_latch()
+    }
+
+    fn plan(&self, _: Timestamp, view: &View) -> Planned<Map> {
+        change_map(view, |map| self.add(map))
+    }
+}
+
+impl AddDevices {
+    fn add(&self, map: &Map) -> Result<Map, Refusal> {
+        let node = self.node;
+        if !map.nodes.contains_key(&node) {
+            return Err(Refusal::NoNode(node));
+        }
+        let mut after = map.clone();
+        for (id, bytes) in &self.devices {
+            match map.devices.get(id) {
+                Some(known) if known.node == node => {}
+                Some(_) => return Err(Refusal::DeviceKnown(*id)),
+                None => drop(after.devices.insert(*id, new_device(node, *bytes))),
+            }
+        }
+        if after != *map {
+            after.epoch = map.epoch.next();
+        }
+        Ok(after)
+    }
+}
+
+/// A device that has just come.
+pub(super) fn new_device(node: NodeId, bytes: u64) -> Device {
+    Device {
+        node,
+        bytes,
+        bytes_free: bytes,
+        state: State::Up,
+        is_draining: false,
     }
 }
 

@@ -375,6 +375,34 @@ async fn a_node_is_removed_when_it_holds_nothing_or_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_node_gets_further_devices() {
+    let world = World::new().await;
+    let token = world.token(HOUR).await;
+    world.join(&token, 1, B).await.unwrap();
+    let add = |node, device| AddDevices {
+        node,
+        devices: vec![(B, 5), (device, 1 << 30)],
+    };
+    let map = world.run(add(SECOND, C)).await.unwrap();
+    assert_eq!(
+        (map.devices[&C].node, map.devices[&C].bytes),
+        (SECOND, 1 << 30)
+    );
+    // What was there is as it was, and the second time nothing changes.
+    assert_eq!(map.devices[&B].bytes, 1 << 40);
+    assert_eq!(world.run(add(SECOND, C)).await, Ok(map));
+    assert_eq!(
+        world.run(add(SECOND, A)).await,
+        Err(Refusal::DeviceKnown(A))
+    );
+    let nobody = NodeId(9);
+    assert_eq!(
+        world.run(add(nobody, C)).await,
+        Err(Refusal::NoNode(nobody))
+    );
+}
+
+#[tokio::test]
 async fn a_filling_member_is_no_copy() {
     let world = holding(&[B], &[]).await;
     world

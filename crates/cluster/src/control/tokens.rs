@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use base::{DeviceId, NodeId, Timestamp};
 use bytes::Bytes;
-use map::{Device, Map, Node, State};
+use map::{Map, Node, State};
 use rpc::{Denied, Secret, TokenRecord};
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, Query, Scan, View};
@@ -282,13 +282,7 @@ impl JoinRequest {
         };
         map.nodes.insert(id, node);
         for (device, bytes) in &self.devices {
-            let new = Device {
-                node: id,
-                bytes: *bytes,
-                bytes_free: *bytes,
-                state: State::Up,
-                is_draining: false,
-            };
+            let new = super::nodes::new_device(id, *bytes);
             if map.devices.insert(*device, new).is_some() {
                 return Err(Refusal::DeviceKnown(*device));
             }
