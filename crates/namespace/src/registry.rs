@@ -3,8 +3,7 @@
 use shard::Registry;
 
 use crate::{
-    account, container, expiry, garbage, map_row, object, owner, pending, reader, rows, users,
-    write,
+    account, container, expiry, garbage, object, owner, pending, reader, rows, users, write,
 };
 
 /// What other nodes may call on the shards that this one leads.
@@ -23,7 +22,6 @@ pub fn registry() -> Registry {
         .procedure::<garbage::Remove>()
         .procedure::<pending::WritePart>()
         .procedure::<pending::GiveUp>()
-        .procedure::<map_row::Join>()
         .procedure::<users::Write>()
         .procedure::<users::Secret>()
         .query::<rows::Get>()
