@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use base::ChunkId;
 use base::env::Env;
+use base::{ChunkId, ShardId};
 use chunks::Storage;
+use cluster::control;
 use device::{Device, Owner, Referenced};
+use map::Current;
 use namespace::{Background, Namespace, Owns};
 use shard::Shards;
 
@@ -112,16 +114,20 @@ async fn open_namespace(
     shards: &Arc<Shards>,
     devices: &[Device],
 ) -> anyhow::Result<Namespace> {
+    let ids = devices.iter().map(Device::id).collect();
+    let found = control::Found { devices: ids };
+    let map = shards.get(ShardId::CONTROL).execute(found).await;
+    let map = map.context("reading the map")?;
     let storage = devices
         .iter()
         .map(|device| Arc::new(device.clone()) as Arc<dyn Storage>);
-    let namespace = Namespace::open(
+    Ok(Namespace::open(
         env.clone(),
         Arc::clone(shards),
-        storage.collect(),
+        Current::new(map),
+        chunks::here(storage),
         config.namespace(),
-    );
-    namespace.await.context("opening the namespace")
+    ))
 }
 
 /// Devices that the map knows and nobody gave us.

@@ -130,12 +130,19 @@ mod tests {
         (b"row", Row::Value(b"\0value\xff")),
     ];
 
+    /// A tree with one shard.
+    fn create(dir: &std::path::Path, shard: ShardId) {
+        let memo = crate::replica::Memo::new(raft::ReplicaId(1));
+        let memos = std::collections::BTreeMap::from([(shard, memo)]);
+        Tree::create(dir, 1 << 20, 1, &memos).unwrap();
+    }
+
     /// One line for each sample: key and what is stored, in hexadecimal. `BLESS=1` rewrites the file.
     #[test]
     fn the_format_stays() {
         let dir = tempfile::tempdir().unwrap();
         let shard = ShardId(0);
-        Tree::create(dir.path(), 1 << 20, 1, &[shard]).unwrap();
+        create(dir.path(), shard);
         let tree = Tree::open(dir.path(), device::Access::ReadWrite, 1 << 20).unwrap();
         let database = tree.database(shard);
         let mut txn = tree.write().unwrap();
@@ -211,9 +218,7 @@ mod tests {
     fn little_beyond_whole_pages_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let shard = ShardId(0);
-        let memo = crate::replica::Memo::new(raft::ReplicaId(1));
-        let memos = std::collections::BTreeMap::from([(shard, memo)]);
-        Tree::create(dir.path(), 1 << 20, 1, &memos).unwrap();
+        create(dir.path(), shard);
         let tree = Tree::open(dir.path(), device::Access::ReadWrite, 1 << 20).unwrap();
         let database = tree.database(shard);
         let pages = |bytes: usize| {
