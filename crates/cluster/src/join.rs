@@ -30,6 +30,19 @@ pub enum Error {
     Stranger(NodeId),
 }
 
+impl Error {
+    /// Whether asking again, the same node or another one, may end otherwise.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Declined(Declined::NotLeading | Declined::Unavailable(_)) => true,
+            Self::Declined(Declined::Refused(_) | Declined::Malformed(_))
+            | Self::Home(_)
+            | Self::Stranger(_) => false,
+        }
+    }
+}
+
 /// Makes the first node of a cluster, or reads who it is if it was made before. The control shard is here.
 pub async fn found(home: &Home, control: &Shard, cluster: u128) -> Result<Credentials, Error> {
     if let Some(known) = home.credentials()? {

@@ -26,7 +26,7 @@ use crate::wire;
 const QUEUE_BYTES_MAX: usize = 8 << 20;
 
 /// One call takes so much: well below what the small lane takes.
-const BATCH_BYTES_MAX: usize = 512 << 10;
+const BATCH_BYTES_MAX: usize = 960 << 10;
 
 /// Batches on their way to one node: one is on the wire while another is handled, and none waits for a slow
 /// one.

@@ -225,21 +225,28 @@ impl Shards {
         all.iter().filter_map(|replica| replica.led()).collect()
     }
 
+    /// Whether background work on the shard is for this node to do: it leads it, or is alone.
+    pub fn is_for_us(&self, shard: ShardId) -> bool {
+        self.table.post.outside.is_none() || self.table.leader(shard).is_some()
+    }
+
     /// The term in which this node leads the shard, if it can be proved now.
     pub async fn prove(&self, shard: ShardId) -> Option<u64> {
         self.table.leader(shard)?.proof().await
     }
 
-    /// Begins to make this the membership of a shard that this node leads, by way of both if voters are
-    /// others. Whether it has begun: if not, a change is under way already or another node leads.
+    /// Begins to make this the membership of a shard that this node leads in this term, by way of both if
+    /// voters are others. Whether it has begun: if not, a change is under way already or somebody else
+    /// leads.
     pub fn change(
         &self,
         shard: ShardId,
+        term: u64,
         voters: &[(DeviceId, ReplicaId)],
         learners: &[(DeviceId, ReplicaId)],
     ) -> bool {
         let leader = self.table.leader(shard);
-        leader.is_some_and(|leader| leader.change(voters, learners).is_ok())
+        leader.is_some_and(|leader| leader.change(term, voters, learners).is_ok())
     }
 
     /// Begins to let another voter lead a shard that this node leads.

@@ -250,7 +250,10 @@ impl World {
         let devices = vec![device];
         let map = world
             .control
-            .execute(control::Found { devices })
+            .execute(control::Found {
+                devices,
+                addresses: Vec::new(),
+            })
             .await
             .unwrap();
         let home = home(1);

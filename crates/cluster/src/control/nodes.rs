@@ -12,10 +12,13 @@ use super::{Planned, Refusal, change_map, map_latch, row};
 /// The map of a thousand nodes must stay a message.
 pub(super) const ZONE_BYTES_MAX: usize = 64;
 
-/// Adds devices of the first node to the map, if they are not in it. Gives the map.
+/// Adds devices of the first node to the map, if they are not in it, and says where it is: whoever joins next
+/// must find it. Gives the map.
 #[derive(Serialize, Deserialize)]
 pub struct Found {
     pub devices: Vec<DeviceId>,
+    /// Of its node port; none if it has none.
+    pub addresses: Vec<String>,
 }
 
 impl Procedure for Found {
@@ -30,7 +33,15 @@ impl Procedure for Found {
 
     fn plan(&self, _: Timestamp, view: &View) -> Planned<Map> {
         change_map(view, |map| {
-            Ok(map.with_devices(self.devices.iter().copied()))
+            let mut after = map.with_devices(self.devices.iter().copied());
+            if let Some(first) = after.nodes.get_mut(&NodeId::FIRST)
+                && !self.addresses.is_empty()
+                && first.addresses != self.addresses
+            {
+                first.addresses.clone_from(&self.addresses);
+                after.epoch = map.epoch.next();
+            }
+            Ok(after)
         })
     }
 }

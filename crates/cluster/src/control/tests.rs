@@ -29,7 +29,13 @@ impl World {
         let (env, _, clock) = testkit::env(1, 1 << 20);
         let shard = Shards::volatile(&env, 1).get(ShardId::CONTROL).clone();
         let world = Self { env, clock, shard };
-        world.run(Found { devices: vec![A] }).await.unwrap();
+        world
+            .run(Found {
+                devices: vec![A],
+                addresses: vec!["first:7000".to_owned()],
+            })
+            .await
+            .unwrap();
         world
     }
 
