@@ -255,6 +255,31 @@ impl Shards {
         leader.is_some_and(|leader| leader.transfer(to).is_ok())
     }
 
+    /// Lets others lead what this node leads, so that nobody has to find out that it has gone. Gives up after
+    /// a second.
+    pub async fn step_aside(&self) {
+        const TIME_MAX: Duration = Duration::from_secs(1);
+        const LOOK: Duration = Duration::from_millis(20);
+        let until = self.env.clock.monotonic() + TIME_MAX;
+        while self.env.clock.monotonic() < until {
+            let here: Vec<_> = self.hosts.keys().copied().collect();
+            let mut left = 0;
+            for led in self.led() {
+                let mut others = led.voters.iter().map(|(device, _)| *device);
+                let to = others.find(|one| led.near.contains(one) && !here.contains(one));
+                if let Some(to) = to {
+                    left += 1;
+                    // One that is under way already is refused.
+                    self.transfer(led.shard, to);
+                }
+            }
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// A message of a replica on another node for one that is here.
     pub fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
         self.table.post.receive(device, shard, message);

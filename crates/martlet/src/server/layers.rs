@@ -99,6 +99,7 @@ impl Layers {
         } = self;
         background.stop().await;
         if let Some(node) = node {
+            shards.step_aside().await;
             node.close().await;
         }
         // Scrubbers ask the namespace, so they end before it.
