@@ -37,6 +37,7 @@ mod metadata;
 mod metrics;
 mod object;
 mod owner;
+mod patience;
 mod pending;
 mod pin;
 mod placement;
@@ -182,13 +183,13 @@ impl Namespace {
     where
         P: Procedure<Error = Error>,
     {
-        Ok(self.shard(shard).execute(procedure).await?)
+        patience::execute(self.shard(shard), procedure).await
     }
 
     async fn query<Q>(&self, shard: ShardId, query: Q) -> Result<Q::Output, Error>
     where
         Q: Query<Error = Error>,
     {
-        Ok(self.shard(shard).query(query).await?)
+        patience::query(self.shard(shard), query).await
     }
 }
