@@ -185,7 +185,7 @@ mod tests {
     fn what_cannot_have_been_written_is_damage() {
         for records in [
             vec![entry(3, 12)],
-            vec![entry(3, 11), entry(2, 12)],
+            vec![entry(4, 11), entry(3, 12)],
             vec![Record {
                 body: vec![Bytes::from_static(b"\x01")],
                 ..entry(3, 11)
