@@ -93,6 +93,10 @@ impl Node {
         outside.connect(wires, current.clone());
 
         let fence = Arc::new(Fence::new(current.clone()));
+        if current.load().nodes.len() == 1 {
+            // Its map was read from the control shard just now, and nobody else can have changed it.
+            fence.open();
+        }
         let fenced =
             |device: &Device| Arc::new(Fenced::new(Arc::new(device.clone()), fence.clone()));
         let server = chunks::Server::new(devices.iter().map(fenced));
