@@ -20,7 +20,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::Current;
 use namespace::Namespace;
-use rpc::{Call, Listener, Peers};
+use rpc::{Call, Credentials, Listener, Peers};
 use shard::Shards;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -69,11 +69,7 @@ impl Node {
         } = ground;
         let home = Home::new(env.clone(), &config.data[0]);
         let control = shards.get(ShardId::CONTROL);
-        let credentials = match home.credentials()? {
-            Some(credentials) if credentials.cluster() == cluster_id => credentials,
-            Some(_) => bail!("the data directory and this node's certificate are of two clusters"),
-            None => cluster::found(&home, control, cluster_id).await?,
-        };
+        let credentials = credentials(&home, control, cluster_id).await?;
         let id = credentials.node();
         let addresses = addresses(config, &port)?;
         let map = map_of(&home, id, control, devices, &addresses).await?;
@@ -81,12 +77,7 @@ impl Node {
 
         let directory = Directory::new();
         directory.learn(&current.get()).await;
-        let peers = {
-            let directory = directory.clone();
-            Peers::new(&credentials, rpc::Config::default(), move |node| {
-                directory.get(node)
-            })?
-        };
+        let peers = peers(&credentials, &directory)?;
         let wires = Wires::new(id, current.clone(), peers.clone());
         let groups = Groups::new(env, shards);
         wires.connect(groups.clone());
@@ -172,6 +163,25 @@ impl Node {
             }
         }
     }
+}
+
+/// Who this node is; the first one of a cluster makes itself.
+async fn credentials(
+    home: &Home,
+    control: &shard::Shard,
+    cluster: u128,
+) -> anyhow::Result<Credentials> {
+    match home.credentials()? {
+        Some(credentials) if credentials.cluster() == cluster => Ok(credentials),
+        Some(_) => bail!("the data directory and this node's certificate are of two clusters"),
+        None => Ok(cluster::found(home, control, cluster).await?),
+    }
+}
+
+fn peers(credentials: &Credentials, directory: &Directory) -> anyhow::Result<Peers> {
+    let directory = directory.clone();
+    let find = move |node| directory.get(node);
+    Ok(Peers::new(credentials, rpc::Config::default(), find)?)
 }
 
 /// The newest map that this node knows; of a cluster of one it makes it.
