@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use base::NodeId;
 use base::env::Env;
 use bytes::Bytes;
+use cluster::control::Losses;
+use cluster::{Cluster, Declined, TOKEN_LIFE};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use namespace::{Created, Namespace};
 use serde::Serialize;
@@ -12,7 +15,8 @@ use tokio::sync::Mutex;
 
 use crate::Prometheus;
 use crate::api::{
-    Fault, Generated, PutPassword, PutUser, RequestList, Status, UserEntry, UserList,
+    Fault, Generated, PutNode, PutPassword, PutUser, RequestList, Status, Token, UserEntry,
+    UserList,
 };
 use crate::authority::{Door, Verdict, judge};
 use crate::password;
@@ -26,6 +30,8 @@ pub trait System: Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<Status, namespace::Error>> + Send;
     fn requests(&self) -> Vec<gateway::InFlight>;
     fn report(&self, to: &mut Prometheus) -> impl Future<Output = ()> + Send;
+    /// This server as a node of a cluster, if it is one.
+    fn cluster(&self) -> Option<&Cluster>;
 }
 
 /// The control API. Cheap to clone.
@@ -130,7 +136,56 @@ impl<S: System> Admin<S> {
             }
             Route::User { account, name } => self.put(&account, &name, request).await,
             Route::Password { account, name } => self.set_password(&account, &name, request).await,
+            Route::Tokens => self.create_token().await,
+            Route::Node { number, lossy } if request.method() == http::Method::DELETE => {
+                self.remove_node(NodeId(number), lossy).await
+            }
+            Route::Node { number, .. } => self.change_node(NodeId(number), request).await,
         }
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Refusal> {
+        let alone = || Refusal {
+            status: StatusCode::CONFLICT,
+            text: "this server is alone: give it node_listen, and start it again".to_owned(),
+        };
+        self.shared.system.cluster().ok_or_else(alone)
+    }
+
+    async fn create_token(&self) -> Result<Response<String>, Refusal> {
+        let token = self.cluster()?.create_token(TOKEN_LIFE).await?;
+        tracing::info!("join token made");
+        let token = token.to_string();
+        Ok(json(StatusCode::CREATED, &Token { token }))
+    }
+
+    async fn change_node(
+        &self,
+        node: NodeId,
+        request: &Request<Bytes>,
+    ) -> Result<Response<String>, Refusal> {
+        let put: PutNode = parse(request.body())?;
+        let cluster = self.cluster()?;
+        if let Some(zone) = put.zone {
+            cluster.set_zone(node, zone).await?;
+        }
+        if let Some(is_draining) = put.draining {
+            cluster.drain(node, is_draining).await?;
+            tracing::info!(%node, is_draining, "node changed");
+        }
+        Ok(json(StatusCode::OK, &serde_json::json!({})))
+    }
+
+    async fn remove_node(&self, node: NodeId, lossy: bool) -> Result<Response<String>, Refusal> {
+        let losses = match lossy {
+            true => Losses::Accepted,
+            false => Losses::Refused,
+        };
+        self.cluster()?.remove(node, losses).await?;
+        tracing::info!(%node, "node removed");
+        let mut answer = Response::new(String::new());
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        Ok(answer)
     }
 
     async fn list(&self) -> Result<UserList, Refusal> {
@@ -292,6 +347,18 @@ fn respond(error: &namespace::Error) -> Refusal {
 impl From<namespace::Error> for Refusal {
     fn from(error: namespace::Error) -> Self {
         respond(&error)
+    }
+}
+
+impl From<Declined> for Refusal {
+    fn from(declined: Declined) -> Self {
+        let status = match declined {
+            Declined::NotLeading | Declined::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Declined::Refused(_) => StatusCode::CONFLICT,
+            Declined::Malformed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let text = declined.to_string();
+        Self { status, text }
     }
 }
 

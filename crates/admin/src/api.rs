@@ -72,6 +72,24 @@ pub struct Status {
     pub shards: u64,
     pub garbage: Garbage,
     pub requests_in_flight: u64,
+    /// Nothing while the server has no node port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<cluster::Status>,
+}
+
+/// What `POST /admin/tokens` answers: it lets one node in, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    pub token: String,
+}
+
+/// `PUT /admin/nodes/NUMBER`: what is to be otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutNode {
+    /// Whether it is to give away all that it holds.
+    pub draining: Option<bool>,
+    pub zone: Option<String>,
 }
 
 /// What the clients stored.

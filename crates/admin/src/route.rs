@@ -10,8 +10,20 @@ pub(crate) enum Route {
     Status,
     Requests,
     Users,
-    User { account: String, name: String },
-    Password { account: String, name: String },
+    User {
+        account: String,
+        name: String,
+    },
+    Password {
+        account: String,
+        name: String,
+    },
+    Tokens,
+    /// A node; whether data that would be lost with it may be.
+    Node {
+        number: u32,
+        lossy: bool,
+    },
 }
 
 impl Route {
@@ -39,6 +51,15 @@ impl Route {
                 account: own(account),
                 name: own(name),
             }),
+            ["admin", "tokens"] => Some(Self::Tokens),
+            ["admin", "nodes", number] => number.parse().ok().map(|number| Self::Node {
+                number,
+                lossy: false,
+            }),
+            ["admin", "nodes", number, "lossy"] => number.parse().ok().map(|number| Self::Node {
+                number,
+                lossy: true,
+            }),
             _ => None,
         }
     }
@@ -51,6 +72,9 @@ impl Route {
             }
             Self::User { .. } => "PUT, DELETE",
             Self::Password { .. } => "PUT",
+            Self::Tokens => "POST",
+            Self::Node { lossy: false, .. } => "PUT, DELETE",
+            Self::Node { lossy: true, .. } => "DELETE",
         }
     }
 
@@ -86,6 +110,15 @@ mod tests {
             "/admin/users/a/b/password",
             Some(r#"Password { account: "a", name: "b" } PUT"#),
         );
+        check("/admin/tokens", Some("Tokens POST"));
+        check(
+            "/admin/nodes/3",
+            Some("Node { number: 3, lossy: false } PUT, DELETE"),
+        );
+        check(
+            "/admin/nodes/3/lossy",
+            Some("Node { number: 3, lossy: true } DELETE"),
+        );
     }
 
     #[test]
@@ -103,6 +136,8 @@ mod tests {
             check(path, None);
         }
         check("/admin/users/a", None);
+        check("/admin/nodes/x", None);
+        check("/admin/nodes/3/x", None);
         check("/admin/users/a/b/c", None);
         check("/admin/users/%ff/b", None);
         check("/v1/AUTH_main", None);

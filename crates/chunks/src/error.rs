@@ -47,9 +47,10 @@ impl From<StorageError> for Error {
         match error {
             StorageError::Full => Self::OutOfSpace,
             StorageError::Missing | StorageError::Damaged(_) => Self::Damaged(error.to_string()),
-            StorageError::Stale | StorageError::Unavailable(_) | StorageError::Unreached(_) => {
-                Self::unavailable()
-            }
+            StorageError::Stale
+            | StorageError::Unavailable(_)
+            | StorageError::Unreached(_)
+            | StorageError::Overdue => Self::unavailable(),
         }
     }
 }

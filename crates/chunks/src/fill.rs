@@ -6,9 +6,10 @@
 
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use map::{Epoch, Fill};
 
-use crate::{Chunks, Description, Error, Storage, StorageError};
+use crate::{Chunks, Description, Error, StorageError};
 
 /// What a pass has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Chunks {
                 match target.describe(id).await {
                     Ok(_) => filled.present += 1,
                     Err(StorageError::Missing | StorageError::Damaged(_)) => {
-                        self.copy(&full, epoch, id, &*target, &mut filled).await?;
+                        self.copy(&full, epoch, id, device, &mut filled).await?;
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -98,20 +99,18 @@ impl Chunks {
         full: &[DeviceId],
         epoch: Epoch,
         id: ChunkId,
-        target: &dyn Storage,
+        target: DeviceId,
         filled: &mut Filled,
     ) -> Result<(), Error> {
         let (mut damaged, mut unreached) = (false, false);
         for device in full {
-            let Some(source) = self.inner.devices.get(*device) else {
-                unreached = true;
-                continue;
-            };
-            match fetch(&*source, id).await {
+            match self.fetch(*device, id).await {
                 Ok((Description { owner, bytes }, payload)) => {
-                    target.write(epoch, id, &owner, &payload).await?;
+                    let device = self.device(target)?;
+                    let write = async move { device.write(epoch, id, &owner, &payload).await };
+                    self.inner.hung.wait(target, write.boxed()).await?;
                     // What was written is believed when it has been read.
-                    fetch(target, id).await?;
+                    self.fetch(target, id).await?;
                     filled.copied += 1;
                     filled.copied_bytes += u64::from(bytes);
                     return Ok(());
@@ -124,7 +123,8 @@ impl Chunks {
                         StorageError::Full
                         | StorageError::Stale
                         | StorageError::Unavailable(_)
-                        | StorageError::Unreached(_) => unreached = true,
+                        | StorageError::Unreached(_)
+                        | StorageError::Overdue => unreached = true,
                     }
                 }
             }
@@ -140,23 +140,28 @@ impl Chunks {
             (false, false) => Ok(()),
         }
     }
-}
 
-/// A whole chunk, verified.
-pub(crate) async fn fetch(
-    source: &dyn Storage,
-    id: ChunkId,
-) -> Result<(Description, Vec<Bytes>), StorageError> {
-    let read_max = u32::try_from(device::READ_BYTES_MAX).expect("1 MiB fits");
-    let description = source.describe(id).await?;
-    let mut payload = Vec::new();
-    let mut start = 0;
-    while start < description.bytes {
-        let end = description.bytes.min(start + read_max);
-        payload.push(source.read(id, start..end).await?);
-        start = end;
+    /// A device's copy of a whole chunk, verified.
+    pub(crate) async fn fetch(
+        &self,
+        device: DeviceId,
+        id: ChunkId,
+    ) -> Result<(Description, Vec<Bytes>), StorageError> {
+        let source = self.device(device)?;
+        let fetch = async move {
+            let read_max = u32::try_from(device::READ_BYTES_MAX).expect("1 MiB fits");
+            let description = source.describe(id).await?;
+            let mut payload = Vec::new();
+            let mut start = 0;
+            while start < description.bytes {
+                let end = description.bytes.min(start + read_max);
+                payload.push(source.read(id, start..end).await?);
+                start = end;
+            }
+            Ok((description, payload))
+        };
+        self.inner.hung.wait(device, fetch.boxed()).await
     }
-    Ok((description, payload))
 }
 
 #[cfg(test)]

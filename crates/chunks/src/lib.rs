@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** memory for bodies in flight is bounded by [`Config::buffer_bytes`], whatever the
 //! number of clients, their speed and the size of their objects.
+//! **Invariant:** nobody waits for a device longer than half a minute; one that hangs gets no new chunks.
 //! **Invariant:** a chunk is never changed, and never written twice under one id.
 //! **Invariant:** nobody here knows what a chunk is for; who refers to it deletes it.
 
@@ -14,6 +15,7 @@ mod discard;
 mod error;
 mod fence;
 mod fill;
+mod hung;
 mod metrics;
 mod pool;
 mod read;
@@ -42,10 +44,12 @@ use std::time::Duration;
 
 use base::env::Env;
 use base::{ChunkId, DeviceId, GroupId};
+use futures_util::FutureExt as _;
 use map::{Current, Group};
 use tokio::sync::Semaphore;
 
 use crate::discard::Discards;
+use crate::hung::Hung;
 use crate::repair::Repairs;
 
 /// The chunks of the cluster, as seen from this node. Cheap to clone.
@@ -64,6 +68,7 @@ struct Inner {
     reads_pieces: usize,
     discards: Discards,
     repairs: Repairs,
+    hung: Hung,
     metrics: Metrics,
 }
 
@@ -81,6 +86,7 @@ impl Chunks {
                 reads_pieces: pieces.reads,
                 discards: Discards::default(),
                 repairs: Repairs::default(),
+                hung: Hung::default(),
                 metrics: Metrics::default(),
             }),
         }
@@ -97,6 +103,11 @@ impl Chunks {
 
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// How many devices neither answer nor fail.
+    pub fn devices_hung(&self) -> usize {
+        self.inner.hung.count()
     }
 
     /// How much of the buffer budget is in use.
@@ -135,9 +146,12 @@ impl Chunks {
     /// nothing.
     async fn delete_in(&self, group: GroupId, ids: &[ChunkId]) -> Result<(), Error> {
         let group = self.group(group).await?;
+        let ids: Arc<[ChunkId]> = ids.into();
         let deletions = group.devices().map(async |member| {
-            let device = self.device(member)?;
-            device.delete(ids).await.map_err(|error| {
+            let (device, ids) = (self.device(member)?, ids.clone());
+            let delete = async move { device.delete(&ids).await };
+            let deleted = self.inner.hung.wait(member, delete.boxed()).await;
+            deleted.map_err(|error| {
                 tracing::debug!(device = %member, %error, "chunks not deleted");
                 Error::from(error)
             })
@@ -160,7 +174,8 @@ impl Chunks {
         Err(Error::unavailable())
     }
 
-    fn device(&self, id: DeviceId) -> Result<Arc<dyn Storage>, Error> {
-        self.inner.devices.get(id).ok_or_else(Error::unavailable)
+    fn device(&self, id: DeviceId) -> Result<Arc<dyn Storage>, StorageError> {
+        let missing = || StorageError::Unreached("the device is missing".into());
+        self.inner.devices.get(id).ok_or_else(missing)
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use base::checksum::crc32c_of;
 use base::{ChunkId, DeviceId};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -31,9 +31,6 @@ const FREE_PART: usize = 16;
 /// A device that has not answered for so long is not waited for alone. Longer than a busy disk takes,
 /// and shorter than a client notices.
 const HEDGE_AFTER: Duration = Duration::from_millis(50);
-
-/// When all have been asked, and none has answered for so long, those that are left hang.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
 
 /// A part of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,25 +78,16 @@ impl Chunks {
     async fn read(&self, span: &Span) -> Result<Bytes, Error> {
         let mut sources = self.sources(span.chunk).await?.into_iter();
         let mut reads = FuturesUnordered::new();
-        let ask = |device: DeviceId| async move {
-            let source = self.inner.devices.get(device);
-            let missing = || StorageError::Unavailable("the device is missing".into());
-            let read = source.ok_or_else(missing);
-            let read = async { read?.read(span.chunk, span.range.clone()).await };
-            (device, read.await)
-        };
+        let ask = |device| self.read_on(device, span);
         reads.extend(sources.next().map(ask));
         let mut failures = Vec::new();
         loop {
-            let is_last = sources.as_slice().is_empty();
-            let wait = if is_last { HANGS_AFTER } else { HEDGE_AFTER };
-            let answer = match tokio::time::timeout(wait, reads.next()).await {
-                Ok(answer) => answer,
-                Err(_) if is_last => {
-                    tracing::warn!(chunk = %span.chunk, "no copy is read: a device hangs");
-                    return Err(Error::unavailable());
-                }
-                Err(_) => {
+            // What is asked for has its own end, so there is nothing more to do than to wait for it.
+            let is_last = sources.len() == 0;
+            let answer = tokio::select! {
+                biased;
+                answer = reads.next() => answer,
+                () = tokio::time::sleep(HEDGE_AFTER), if !is_last => {
                     self.inner.metrics.reads_hedged.inc();
                     reads.extend(sources.next().map(ask));
                     continue;
@@ -121,6 +109,17 @@ impl Chunks {
         }
     }
 
+    /// Reads one copy.
+    async fn read_on(
+        &self,
+        device: DeviceId,
+        span: &Span,
+    ) -> (DeviceId, Result<Bytes, StorageError>) {
+        let (source, span) = (self.device(device), span.clone());
+        let read = async move { source?.read(span.chunk, span.range).await };
+        (device, self.inner.hung.wait(device, read.boxed()).await)
+    }
+
     /// What is to be done about copies that could not be read, while another could.
     fn tell_failures(&self, chunk: ChunkId, failures: &[(DeviceId, StorageError)]) {
         for (device, error) in failures {
@@ -131,7 +130,8 @@ impl Chunks {
                 StorageError::Full
                 | StorageError::Stale
                 | StorageError::Unavailable(_)
-                | StorageError::Unreached(_) => {
+                | StorageError::Unreached(_)
+                | StorageError::Overdue => {
                     tracing::debug!(%chunk, %device, %error, "copy not read");
                 }
             }
@@ -139,15 +139,16 @@ impl Chunks {
     }
 
     /// The full members of a chunk's group in the order in which they are asked: those here first, those
-    /// that are down last; others in an order of the chunk's own, so that all of them share the work.
+    /// that are down or hang last; others in an order of the chunk's own, so that all of them share the work.
     pub(crate) async fn sources(&self, chunk: ChunkId) -> Result<Vec<DeviceId>, Error> {
         let group = self.group(chunk.group()).await?;
         let mut full: Vec<_> = group.full().collect();
         let map = self.inner.map.load();
         let share = |id: DeviceId| crc32c_of(&[&chunk.0.to_le_bytes(), &id.0.to_le_bytes()]);
         full.sort_by_key(|id| {
+            let is_slow = !map.is_up(*id) || self.inner.hung.is_hung(*id);
             let is_here = self.inner.devices.is_here(*id);
-            (!map.is_up(*id), !is_here, share(*id))
+            (is_slow, !is_here, share(*id))
         });
         Ok(full)
     }

@@ -24,9 +24,8 @@ pub use serve::Server;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::time::Duration;
 
-use base::{ChunkId, DeviceId, GroupId};
+use base::{ChunkId, DeviceId, GroupId, NodeId};
 use bytes::Bytes;
 use device::Owner;
 use futures_util::FutureExt as _;
@@ -35,18 +34,9 @@ use map::{Current, Epoch};
 use rpc::{CallError, Lane, Peers};
 use tokio::time::Instant;
 
+use crate::hung::{DEVICE_TIME_MAX, TRY_TIME_MAX};
 use crate::{Description, Storage, StorageError};
 use wire::{Call, DELETE_MAX};
-
-/// A disk under load syncs within a second or two. Who waits longer is better off with another group.
-const WRITE_TIME: Duration = Duration::from_secs(10);
-
-/// Another copy is asked long before; but the only one that is left may be on a busy disk.
-const READ_TIME: Duration = Duration::from_secs(5);
-
-/// A delete waits until the device's index is written, and so does a list: that is begun every few
-/// seconds, and takes some.
-const INDEX_TIME: Duration = Duration::from_secs(20);
 
 /// How to reach the devices of other nodes.
 #[derive(Clone)]
@@ -65,11 +55,14 @@ struct RemoteDevice {
 
 impl RemoteDevice {
     async fn call(&self, call: Call<'_>) -> Result<Bytes, StorageError> {
+        // As long as anybody waits; who waits less drops the call. A write goes on over there without its
+        // call, which gives its room on the connection back when its caller may be better off elsewhere.
         let (lane, time) = match &call {
-            Call::Write { .. } => (Lane::Bulk, WRITE_TIME),
-            Call::Read { .. } => (Lane::Bulk, READ_TIME),
-            Call::Describe { .. } => (Lane::Small, READ_TIME),
-            Call::Delete { .. } | Call::List { .. } => (Lane::Small, INDEX_TIME),
+            Call::Write { .. } => (Lane::Bulk, TRY_TIME_MAX),
+            Call::Read { .. } => (Lane::Bulk, DEVICE_TIME_MAX),
+            Call::Describe { .. } | Call::Delete { .. } | Call::List { .. } => {
+                (Lane::Small, DEVICE_TIME_MAX)
+            }
         };
         let device = self.reach.map.load().devices.get(&self.id).cloned();
         let Some(device) = device else {
@@ -82,20 +75,23 @@ impl RemoteDevice {
         let answer = peers
             .call(device.node, lane, *service, body, deadline)
             .await;
-        answer.map_err(|error| match error {
-            CallError::Refused(refusal) => wire::decode_refusal(&refusal),
-            CallError::NotSent(_) => {
-                StorageError::Unreached(format!("{} on {}: {error}", self.id, device.node))
-            }
-            CallError::Unknown(_) => {
-                StorageError::Unavailable(format!("{} on {}: {error}", self.id, device.node))
-            }
-        })
+        answer.map_err(|error| no_answer(self.id, device.node, &error))
     }
 
     /// An answer that is none.
     fn garbled(&self, malformed: wire::Malformed) -> StorageError {
         StorageError::Unavailable(format!("the answer of {}: {malformed}", self.id))
+    }
+}
+
+fn no_answer(device: DeviceId, node: NodeId, error: &CallError) -> StorageError {
+    let text = || format!("{device} on {node}: {error}");
+    match error {
+        CallError::Refused(refusal) => wire::decode_refusal(refusal),
+        CallError::NotSent(_) => StorageError::Unreached(text()),
+        // The node is there, else the connection would have been given up before.
+        CallError::Unknown(_) if error.is_deadline() => StorageError::Overdue,
+        CallError::Unknown(_) => StorageError::Unavailable(text()),
     }
 }
 

@@ -15,7 +15,7 @@ use base::{ChunkId, DeviceId};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::fill::{Filled, fetch};
+use crate::fill::Filled;
 use crate::{Chunks, Error, StorageError};
 
 /// 64 KiB of memory. A disk that has lost more than that is not made good by its readers.
@@ -70,8 +70,7 @@ impl Chunks {
                 self.inner.repairs.settled.notify_waiters();
                 return;
             };
-            let repaired = self.repair_now(chunk, device).await;
-            match repaired {
+            match self.repair_now(chunk, device).await {
                 Ok(true) => {
                     self.inner.metrics.copies_repaired.inc();
                     tracing::info!(%chunk, %device, "bad copy replaced");
@@ -98,14 +97,13 @@ impl Chunks {
         if its.is_empty() {
             return Ok(false);
         }
-        let target = self.device(device)?;
-        match fetch(&*target, chunk).await {
+        match self.fetch(device, chunk).await {
             Ok(_) => return Ok(false),
             Err(StorageError::Missing | StorageError::Damaged(_)) => {}
             Err(error) => return Err(error.into()),
         }
         let mut filled = Filled::default();
-        self.copy(&others, group.epoch, chunk, &*target, &mut filled)
+        self.copy(&others, group.epoch, chunk, device, &mut filled)
             .await?;
         Ok(filled.copied > 0)
     }

@@ -32,6 +32,9 @@ pub enum StorageError {
     /// Not reached: nothing happened.
     #[error("{0}")]
     Unreached(String),
+    /// It does not answer. What was asked for may happen yet.
+    #[error("the device does not answer")]
+    Overdue,
 }
 
 /// What is known of a chunk without reading its payload.

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::Epoch;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{Description, LIST_MAX, Storage, StorageError};
 
@@ -18,7 +19,8 @@ pub struct MemoryDevice {
     id: DeviceId,
     state: Mutex<State>,
     /// A write has begun.
-    begun: tokio::sync::Notify,
+    begun: Notify,
+    released: Notify,
 }
 
 struct State {
@@ -46,7 +48,8 @@ impl MemoryDevice {
                 writes_hang: false,
                 rotten: BTreeSet::new(),
             }),
-            begun: tokio::sync::Notify::new(),
+            begun: Notify::new(),
+            released: Notify::new(),
         }
     }
 
@@ -65,12 +68,12 @@ impl MemoryDevice {
         self.state.lock().read_error = error;
     }
 
-    /// Reads of chunks are never answered from now on.
+    /// Reads of chunks are not answered from now on, until [`MemoryDevice::release`].
     pub fn hang_reads(&self) {
         self.state.lock().reads_hang = true;
     }
 
-    /// Writes are never answered from now on, and do nothing.
+    /// Writes and deletes are not answered from now on, until [`MemoryDevice::release`].
     pub fn hang_writes(&self) {
         self.state.lock().writes_hang = true;
     }
@@ -78,6 +81,28 @@ impl MemoryDevice {
     /// Waits for the next write, or for one that has begun since the last time.
     pub async fn write_begun(&self) {
         self.begun.notified().await;
+    }
+
+    /// What hangs goes on.
+    pub fn release(&self) {
+        let mut state = self.state.lock();
+        state.reads_hang = false;
+        state.writes_hang = false;
+        self.released.notify_waiters();
+    }
+
+    /// Waits while `hangs`.
+    async fn turn(&self, hangs: impl Fn(&State) -> bool) {
+        tokio::task::yield_now().await;
+        loop {
+            let mut released = std::pin::pin!(self.released.notified());
+            // From here on no release is missed.
+            released.as_mut().enable();
+            if !hangs(&self.state.lock()) {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// The copy of this chunk is bad from now on.
@@ -137,10 +162,7 @@ impl Storage for MemoryDevice {
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
             self.begun.notify_one();
-            tokio::task::yield_now().await;
-            if self.state.lock().writes_hang {
-                std::future::pending().await
-            }
+            self.turn(|state| state.writes_hang).await;
             let mut state = self.state.lock();
             outcome(&state.write_error)?;
             let chunk = (owner.clone(), Bytes::from(payload.concat()));
@@ -158,10 +180,7 @@ impl Storage for MemoryDevice {
 
     fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
         async move {
-            tokio::task::yield_now().await;
-            if self.state.lock().reads_hang {
-                std::future::pending().await
-            }
+            self.turn(|state| state.reads_hang).await;
             let state = self.state.lock();
             outcome(&state.read_error)?;
             if state.rotten.contains(&id) {
@@ -179,7 +198,7 @@ impl Storage for MemoryDevice {
 
     fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
-            tokio::task::yield_now().await;
+            self.turn(|state| state.writes_hang).await;
             let mut state = self.state.lock();
             outcome(&state.delete_error)?;
             for id in ids {

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use map::{Group, Map};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::joined;
+use crate::hung::{DEVICE_TIME_MAX, TRY_TIME_MAX};
 use crate::{CHUNK_BYTES_MAX, Chunks, Error, Owner, StorageError};
 
 /// On their way to the devices while the next one fills.
@@ -61,15 +63,16 @@ impl Chunks {
     async fn write(self, owner: Arc<Owner>, payload: Vec<Bytes>) -> Result<Chunk, Error> {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let bytes = u32::try_from(bytes).expect("a chunk is at most 4 MiB");
-        let until = Instant::now() + MAP_WAIT;
+        let payload: Arc<[Bytes]> = payload.into();
+        let start = Instant::now();
         let mut tries = Tries::default();
-        while tries.count < TRIES_MAX {
+        while tries.count < TRIES_MAX && start.elapsed() < DEVICE_TIME_MAX {
             let map = self.inner.map.get();
             let Some(group) = self.place(&map, &tries.avoid(&map)) else {
                 if tries.full || self.is_out_of_space(&map) || map.nodes.len() < 2 {
                     break;
                 }
-                if self.newer_map(&map, until).await {
+                if self.newer_map(&map, start + MAP_WAIT).await {
                     tries.groups.clear();
                     continue;
                 }
@@ -82,18 +85,13 @@ impl Chunks {
             let now = self.inner.env.clock.now();
             let id = ChunkId::new(group, now.millis(), self.inner.env.entropy.u64());
             let members = &map.groups[&group];
-            let failures = self.write_in(members, id, &owner, &payload).await;
+            let until = self.patience(&map, members, start);
+            let failures = self.write_in(members, id, &owner, &payload, until).await;
             if failures.is_empty() {
                 self.inner.metrics.chunks_written.inc();
                 return Ok(Chunk { id, bytes });
             }
-            for (device, error) in &failures {
-                tracing::debug!(%group, %device, %error, "chunk not written");
-            }
-            // Some of the group's devices have it, or may come to have it.
-            if members.members.len() > 1 || failures.iter().any(|(_, error)| may_be_there(error)) {
-                self.discard([id]);
-            }
+            self.give_up(id, members, &failures);
             tries.failed(group, &failures);
             self.inner.metrics.writes_moved.inc();
         }
@@ -117,6 +115,25 @@ impl Chunks {
         able.any(|group| free(group) == Some(Some(0)))
     }
 
+    /// Until when one try is waited for, if the first has begun at `start`. There is one bound for all of
+    /// them, since it is the client who waits.
+    fn patience(&self, map: &Map, group: &Group, start: Instant) -> Instant {
+        let last = start + DEVICE_TIME_MAX;
+        match self.has_other(map, group) {
+            true => last.min(Instant::now() + TRY_TIME_MAX),
+            false => last,
+        }
+    }
+
+    /// Whether there is a group with room that does not need all of this one's devices, so that it may
+    /// work when this one hangs.
+    fn has_other(&self, map: &Map, group: &Group) -> bool {
+        let takes = |id| self.free_bytes(map, id).is_some_and(|free| free > 0);
+        let able = map.groups.values().filter(|other| map.takes_chunks(other));
+        let mut others = able.filter(|other| group.devices().any(|id| !other.is_member(id)));
+        others.any(|other| other.devices().all(takes))
+    }
+
     /// Waits for a newer map; says whether it came.
     async fn newer_map(&self, map: &Map, until: Instant) -> bool {
         const POLL: Duration = Duration::from_millis(50);
@@ -131,29 +148,45 @@ impl Chunks {
 
     /// What a device would still take, `None` if it takes nothing now.
     fn free_bytes(&self, map: &Map, device: DeviceId) -> Option<u64> {
-        match map.is_up(device) {
+        match map.is_up(device) && !self.inner.hung.is_hung(device) {
             true => self.inner.devices.get(device)?.free_bytes(),
             false => None,
         }
     }
 
-    /// Writes to all members at once: one trip and one sync. Gives those that did not do it.
+    /// Writes to all members at once: one trip and one sync. Gives those that did not do it in time.
     async fn write_in(
         &self,
         group: &Group,
         id: ChunkId,
-        owner: &Owner,
-        payload: &[Bytes],
+        owner: &Arc<Owner>,
+        payload: &Arc<[Bytes]>,
+        until: Instant,
     ) -> Failures {
         let writes = group.devices().map(async |member| {
-            let written = match self.inner.devices.get(member) {
-                Some(device) => device.write(group.epoch, id, owner, payload).await,
-                None => Err(StorageError::Unreached("the device is missing".into())),
-            };
-            Some((member, written.err()?))
+            let device = self.device(member);
+            let (owner, payload, epoch) = (owner.clone(), payload.clone(), group.epoch);
+            let write = async move { device?.write(epoch, id, &owner, &payload).await };
+            // What is written late comes after the first discard.
+            let chunks = self.clone();
+            let ended = move || chunks.discard([id]);
+            let hung = &self.inner.hung;
+            let written = hung.wait_for_write(member, until, write.boxed(), ended);
+            Some((member, written.await.err()?))
         });
         let failures = futures_util::future::join_all(writes).await;
         failures.into_iter().flatten().collect()
+    }
+
+    /// Sees to it that nothing is left of a chunk that not all members took.
+    fn give_up(&self, id: ChunkId, group: &Group, failures: &Failures) {
+        for (device, error) in failures {
+            tracing::debug!(chunk = %id, %device, %error, "chunk not written");
+        }
+        // Some of the group's devices have it, or may come to have it.
+        if group.members.len() > 1 || failures.iter().any(|(_, error)| may_be_there(error)) {
+            self.discard([id]);
+        }
     }
 }
 
@@ -197,9 +230,9 @@ impl Tries {
         for (device, error) in failures {
             match error {
                 StorageError::Full => self.full = true,
-                StorageError::Unavailable(_) | StorageError::Unreached(_) => {
-                    self.devices.push(*device);
-                }
+                StorageError::Unavailable(_)
+                | StorageError::Unreached(_)
+                | StorageError::Overdue => self.devices.push(*device),
                 StorageError::Stale | StorageError::Missing | StorageError::Damaged(_) => {}
             }
         }
@@ -210,7 +243,10 @@ impl Tries {
 fn may_be_there(error: &StorageError) -> bool {
     match error {
         StorageError::Full | StorageError::Stale | StorageError::Unreached(_) => false,
-        StorageError::Missing | StorageError::Damaged(_) | StorageError::Unavailable(_) => true,
+        StorageError::Missing
+        | StorageError::Damaged(_)
+        | StorageError::Unavailable(_)
+        | StorageError::Overdue => true,
     }
 }
 

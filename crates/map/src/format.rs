@@ -22,6 +22,18 @@ impl Map {
         postcard::to_extend(self, bytes).expect("maps hold nothing that postcard cannot write")
     }
 
+    /// The epoch of an encoded map, without reading the rest: it comes first in all versions.
+    pub fn epoch_of(bytes: &[u8]) -> Result<Epoch, Invalid> {
+        match bytes.split_first() {
+            Some((1 | &VERSION, rest)) => match postcard::take_from_bytes(rest) {
+                Ok((epoch, _)) => Ok(epoch),
+                Err(error) => Err(Invalid(error.to_string())),
+            },
+            Some((version, _)) => Err(Invalid(format!("version {version}"))),
+            None => Err(Invalid("empty".to_owned())),
+        }
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
         match bytes.split_first() {
             Some((1, rest)) => exactly::<V1>(rest).map(V1::into_map),
@@ -161,6 +173,7 @@ mod tests {
     #[test]
     fn a_map_of_version_1_is_that_of_one_node() {
         let expected = Map::default().with_devices([DeviceId(5)]);
+        assert_eq!(Map::epoch_of(&bytes(1)), Ok(expected.epoch));
         assert_eq!(Map::decode(&bytes(1)), Ok(expected));
     }
 
@@ -179,6 +192,7 @@ mod tests {
         }
         assert_eq!(sample().encode(), bytes(2));
         assert_eq!(Map::decode(&bytes(2)), Ok(sample()));
+        assert_eq!(Map::epoch_of(&bytes(2)), Ok(sample().epoch));
     }
 
     #[test]
@@ -188,6 +202,9 @@ mod tests {
         let longer = [&good[..], &[0]].concat();
         for bad in [&good[..good.len() - 1], &[], &longer, &later, &[1], &[0]] {
             assert!(Map::decode(bad).is_err(), "{bad:?}");
+        }
+        for bad in [&later[..], &[], &[2], &[0]] {
+            assert!(Map::epoch_of(bad).is_err(), "{bad:?}");
         }
     }
 

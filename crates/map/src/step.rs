@@ -23,6 +23,11 @@ pub enum Step {
         bytes: u64,
         bytes_free: u64,
     },
+    /// Where a node's port is now.
+    Address {
+        node: NodeId,
+        addresses: Vec<String>,
+    },
     /// A shard that is there, and that the map did not know.
     Found {
         shard: ShardId,
@@ -99,6 +104,10 @@ impl Map {
             } => {
                 let device = self.device(*device);
                 (device.bytes, device.bytes_free) = (*bytes, *bytes_free);
+            }
+            Step::Address { node, addresses } => {
+                let node = self.nodes.get_mut(node).expect("a node of this map");
+                node.addresses.clone_from(addresses);
             }
             Step::Found { shard, voters } => {
                 let replicas = Replicas {
@@ -201,6 +210,7 @@ impl fmt::Display for Step {
             Self::Space {
                 device, bytes_free, ..
             } => write!(f, "device {device} has {bytes_free} bytes free"),
+            Self::Address { node, addresses } => write!(f, "node {node} is at {addresses:?}"),
             Self::Found { shard, .. } => write!(f, "shard {shard} is known"),
             Self::Join { shard, device } => write!(f, "shard {shard} is copied to {device}"),
             Self::Vote { shard, voters } => write!(f, "shard {shard} is voted on by {voters:?}"),

@@ -30,6 +30,10 @@ pub(crate) enum Top {
     User(UserArgs),
     /// Show what a running server holds and how it is doing
     Status(StatusArgs),
+    /// Let further servers into the cluster of a running server
+    Token(TokenArgs),
+    /// List, drain, move and remove the nodes of a cluster
+    Node(NodeArgs),
     /// Verify data directories while no server runs on them
     Check(CheckArgs),
     /// Load a server and measure its answers
@@ -216,6 +220,76 @@ impl std::fmt::Display for UserName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.account, self.name)
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print a token that lets one server join, once, within an hour
+    #[command(
+        after_help = "On the new machine:  martlet server --data DIR --node-listen ADDRESS:7000 --join \
+                      HOST:PORT --token TOKEN\nwhere HOST:PORT is the node port of any node."
+    )]
+    Create {
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List the nodes, and how they are
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Let a node give away all that it holds; `martlet status` says when it has
+    Drain {
+        #[arg(value_name = "NODE")]
+        node: u32,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Use a node again that was being drained
+    Undrain {
+        #[arg(value_name = "NODE")]
+        node: u32,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Say what fails together with a node, such as its rack
+    Zone {
+        #[arg(value_name = "NODE")]
+        node: u32,
+        #[arg(value_name = "ZONE")]
+        zone: String,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Remove a node that holds nothing any more, for ever
+    Remove {
+        #[arg(value_name = "NODE")]
+        node: u32,
+        /// Also if it holds the only copies of something, which are lost then
+        #[arg(long)]
+        accept_loss: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
 }
 
 #[derive(Debug, Args)]

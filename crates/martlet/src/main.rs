@@ -8,6 +8,7 @@ mod config;
 mod credentials;
 mod http;
 mod logging;
+mod node;
 mod server;
 mod sigbus;
 mod status;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         Top::Server(args) => return server::run(args),
         Top::User(args) => user::run(args.command),
         Top::Status(args) => status::run(&args),
+        Top::Token(args) => node::token(args.command),
+        Top::Node(args) => node::run(args.command),
         Top::Bench(args) => bench::run(*args),
         Top::Check(args) => check::run(&args),
     };

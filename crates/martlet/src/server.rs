@@ -8,6 +8,7 @@ mod first_start;
 mod greeting;
 mod layers;
 mod limits;
+mod node;
 mod numbers;
 mod patience;
 mod settings;
@@ -117,17 +118,30 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let admins = patience.get(|| config.admin_listen.map(bind).transpose());
     let admins = admins.await.map_err(Failure::Address)?;
 
-    let layers = Layers::open(&env, config, &mut patience).await;
+    let nodes = patience.get(|| config.node_listen.map(bind).transpose());
+    let nodes = nodes.await.map_err(Failure::Address)?;
+    let nodes = nodes.map(listen).transpose().map_err(Failure::Address)?;
+    let node_port = nodes.map(|(listener, _)| listener);
+    let layers = Layers::open(&env, config, node_port, &mut patience).await;
     let layers = layers.map_err(Failure::Data)?;
-    let first = first_start::administrator(&env, &layers.namespace, &config.data[0]);
-    let first = first.await.map_err(Failure::Data)?;
+    let ready = async {
+        let first = first_administrator(&env, &layers, config).await?;
+        let swift = swift(&env, &layers, config).await?;
+        Ok::<_, anyhow::Error>((first, swift))
+    };
+    let (first, swift) = tokio::select! {
+        ready = ready => ready.map_err(Failure::Data)?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping before the cluster could be reached");
+            layers.close().await;
+            return Ok(());
+        }
+    };
     let socket = Socket::bind(&config.data[0]).context("making the admin socket");
     let socket = socket.map_err(Failure::Data)?;
     let (clients, address) = listen(clients).map_err(Failure::Address)?;
     let admins = admins.map(listen).transpose().map_err(Failure::Address)?;
 
-    let swift = swift::Swift::new(layers.namespace.clone(), env.clone(), config.swift()).await;
-    let swift = swift.map_err(|error| Failure::Data(error.into()))?;
     let swift = gateway::Server::new(config.gateway(), env.clone(), swift);
     let system = System::new(&env, &layers, swift.clone());
     let admin = Admin::new(env.clone(), layers.namespace.clone(), system);
@@ -154,6 +168,52 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     layers.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The first administrator, made where the cluster began.
+async fn first_administrator(
+    env: &Env,
+    layers: &Layers,
+    config: &Config,
+) -> anyhow::Result<Option<Made>> {
+    let joined = |node: &node::Node| node.id != base::NodeId::FIRST;
+    if layers.node.as_ref().is_some_and(joined) {
+        return Ok(None);
+    }
+    until_available(async || {
+        first_start::administrator(env, &layers.namespace, &config.data[0]).await
+    })
+    .await
+}
+
+async fn swift(env: &Env, layers: &Layers, config: &Config) -> anyhow::Result<swift::Swift> {
+    until_available(async || {
+        let swift = swift::Swift::new(layers.namespace.clone(), env.clone(), config.swift());
+        Ok(swift.await?)
+    })
+    .await
+}
+
+/// Tries again as long as the shards have no leaders: the other nodes may not be there yet.
+async fn until_available<T>(
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+    let mut is_told = false;
+    loop {
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let cause = error.downcast_ref::<namespace::Error>();
+        if !matches!(cause, Some(namespace::Error::Unavailable { .. })) {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(error = format!("{error:#}"), "waiting for the other nodes");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Serves until the first signal and then until all requests have ended, or the second signal.

@@ -58,11 +58,63 @@ fn screen(status: &Status) -> String {
             count(bad)
         )),
     }
+    if let Some(cluster) = &status.cluster {
+        text_of_cluster(cluster, &mut line);
+    }
     for device in &status.devices {
         line(format_args!(""));
         text_of_device(device, &mut line);
     }
     text
+}
+
+fn text_of_cluster(cluster: &cluster::Status, line: &mut impl FnMut(std::fmt::Arguments<'_>)) {
+    let (shards, groups) = (cluster.shards_unsettled, cluster.groups_unsettled);
+    match cluster.whole {
+        true => line(format_args!(
+            "cluster   whole: everything has all its copies"
+        )),
+        false => line(format_args!(
+            "cluster   NOT WHOLE: {shards} of {} shards and {groups} of {} groups are being seen to",
+            cluster.shards_total, cluster.groups_total
+        )),
+    }
+    for one in cluster.unsettled.iter().take(UNSETTLED_SHOWN) {
+        line(format_args!(
+            "  {}: {} of {} copies, {}",
+            one.what, one.copies, one.wanted, one.doing
+        ));
+    }
+    line(format_args!(""));
+    for node in &cluster.nodes {
+        line(format_args!("{}", node_line(node)));
+    }
+}
+
+/// More would fill the screen and say the same.
+const UNSETTLED_SHOWN: usize = 8;
+
+/// One node of a cluster, on one line.
+pub(crate) fn node_line(node: &cluster::NodeStatus) -> String {
+    let free: u64 = node.devices.iter().map(|device| device.bytes_free).sum();
+    let total: u64 = node.devices.iter().map(|device| device.bytes).sum();
+    let state = match node.state.as_str() {
+        "up" => "up".to_owned(),
+        other => other.to_uppercase(),
+    };
+    let draining = if node.draining { ", draining" } else { "" };
+    let zone = match node.zone.as_str() {
+        "" => String::new(),
+        zone => format!(", zone {zone}"),
+    };
+    format!(
+        "node {:<4} {state}{draining}{zone}, {} free of {} on {} devices, at {}",
+        node.node,
+        bytes(free),
+        bytes(total),
+        node.devices.len(),
+        node.addresses.join(" "),
+    )
 }
 
 fn text_of_device(device: &Device, line: &mut impl FnMut(std::fmt::Arguments<'_>)) {
@@ -142,6 +194,7 @@ mod tests {
                 discards: 0,
             },
             requests_in_flight: 7,
+            cluster: None,
         };
         assert_eq!(
             screen(&status),

@@ -18,7 +18,7 @@ use crate::listing::{Keys, Rest, Step, Verdict, Window};
 use crate::row::{self, AccountContainerRow, AccountRow};
 use crate::{
     Created, Entry, Error, ListQuery, Metadata, MetadataChange, MetadataLimits, Missing, Namespace,
-    container, placement, rows,
+    container, patience, placement, rows,
 };
 
 /// How many containers one round of a listing asks for.
@@ -231,10 +231,10 @@ impl Namespace {
             change,
             limits,
         };
-        let updated = self.account_shard(account).execute(update).await;
+        let updated = patience::execute(self.account_shard(account), update).await;
         // Also if the outcome is unknown.
         self.inner.accounts.forget(account);
-        Ok(updated?)
+        updated
     }
 
     /// Deletes an account that holds no container; [`Error::NotEmpty`] otherwise. While a container
@@ -251,9 +251,9 @@ impl Namespace {
         let delete = Delete {
             account: account.to_owned(),
         };
-        let deleted = self.account_shard(account).execute(delete).await;
+        let deleted = patience::execute(self.account_shard(account), delete).await;
         self.inner.accounts.forget(account);
-        match deleted.map_err(Error::from) {
+        match deleted {
             // There is no container, so its maker is at work, or has died on the way.
             Err(Error::NotEmpty) => Err(Error::Unavailable {
                 retry_in: Duration::from_secs(5),
@@ -275,11 +275,11 @@ impl Namespace {
             account_may_be_missing,
         };
         let shard = self.account_shard(account);
-        match shard.execute(list(false)).await.map_err(Error::from) {
+        match patience::execute(shard, list(false)).await {
             Err(Error::NotFound(_)) => {
-                let listed = shard.execute(list(true)).await;
+                let listed = patience::execute(shard, list(true)).await;
                 self.inner.accounts.forget(account);
-                Ok(listed?)
+                listed
             }
             other => other,
         }
@@ -289,9 +289,8 @@ impl Namespace {
     /// seen by nobody, and swept up later.
     pub(crate) async fn unlist_container(&self, account: &str, name: &str, id: ContainerId) {
         let lines = vec![key::account_container(account, name, id)];
-        let unlisted = self.account_shard(account).execute(Unlist { lines }).await;
+        let unlisted = patience::execute(self.account_shard(account), Unlist { lines }).await;
         if let Err(error) = unlisted {
-            let error = Error::from(error);
             tracing::debug!(%id, %error, "the container's line is left to the sweeper");
         }
     }

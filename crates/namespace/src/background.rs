@@ -19,6 +19,9 @@ use crate::{Error, Namespace};
 /// The pause after a round that found something: requests come first.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
+/// Whoever leads a shard works on it; others look now and then whether that has become them.
+const LEAD_LOOK: Duration = Duration::from_secs(1);
+
 /// Dead uploads and leftover lines are looked for this often.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -45,6 +48,12 @@ impl Namespace {
 
     async fn run_expirer(self, shard: ShardId, mut stopped: watch::Receiver<bool>) {
         loop {
+            if !self.inner.shards.is_for_us(shard) {
+                if !goes_on(&mut stopped, LEAD_LOOK).await {
+                    return;
+                }
+                continue;
+            }
             let pause = self.pause_after(shard, "expirer", self.expire(shard).await);
             if !goes_on(&mut stopped, pause).await {
                 return;
@@ -57,6 +66,12 @@ impl Namespace {
         let (mut collector, mut sweeper) = (Collector::default(), Sweeper::default());
         let mut kept_house = None;
         loop {
+            if !self.inner.shards.is_for_us(shard) {
+                if !goes_on(&mut stopped, LEAD_LOOK).await {
+                    return;
+                }
+                continue;
+            }
             let now = clock.monotonic();
             if kept_house.is_none_or(|then| now.saturating_sub(then) >= HOUSEKEEPING_INTERVAL) {
                 kept_house = Some(now);

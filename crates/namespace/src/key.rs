@@ -17,7 +17,7 @@ pub const ACCOUNT_NAME_BYTES_MAX: usize = 256;
 pub const CONTAINER_NAME_BYTES_MAX: usize = 256;
 pub const OBJECT_NAME_BYTES_MAX: usize = 1024;
 
-/// The one row of the map.
+/// The row of the map: the first of those of the control group, which have the same letter.
 pub(crate) const MAP: &[u8] = b"M";
 
 /// What is counted of a container and of an account's containers in one shard.
@@ -37,8 +37,10 @@ pub(crate) enum GarbageCount {
     Bytes = 1,
 }
 
-/// The tables, by their letters; `M` is the map's.
+/// The tables, by their letters.
 pub(crate) mod table {
+    /// Not ours: docs/formats/control.md.
+    pub(crate) const MEMBERSHIP: u8 = b'M';
     pub(crate) const ACCOUNT: u8 = b'A';
     pub(crate) const BODY: u8 = b'B';
     pub(crate) const CONTAINER: u8 = b'C';

@@ -37,6 +37,7 @@ mod metadata;
 mod metrics;
 mod object;
 mod owner;
+mod patience;
 mod pending;
 mod pin;
 mod placement;
@@ -77,7 +78,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::env::Env;
 use base::{ShardId, Timestamp};
-use chunks::{Chunks, Storage};
+use chunks::{Chunks, Devices};
 use map::Current;
 use shard::{Procedure, Query, Shard, Shards};
 
@@ -106,17 +107,16 @@ struct Inner {
 }
 
 impl Namespace {
-    /// Opens the namespace on these shards and devices. A device that the map does not know yet is
-    /// added to it. Nothing runs in the background before [`Namespace::start`].
-    pub async fn open(
+    /// Opens the namespace on these shards, and on those of the devices that are in the map. Nothing runs
+    /// in the background before [`Namespace::start`].
+    pub fn open(
         env: Env,
         shards: Arc<Shards>,
-        devices: Vec<Arc<dyn Storage>>,
+        map: Current,
+        devices: Arc<dyn Devices>,
         config: Config,
-    ) -> Result<Self, Error> {
-        let ids = devices.iter().map(|device| device.id()).collect();
-        let map = Current::new(map_row::join(&shards, ids).await?);
-        let chunks = Chunks::new(env.clone(), map, chunks::here(devices), &config.chunks);
+    ) -> Self {
+        let chunks = Chunks::new(env.clone(), map, devices, &config.chunks);
         let life = match config.is_shared {
             true => Life::Short(env.clock.clone()),
             false => Life::Endless,
@@ -133,9 +133,9 @@ impl Namespace {
             chunks,
             config,
         };
-        Ok(Self {
+        Self {
             inner: Arc::new(inner),
-        })
+        }
     }
 
     pub fn users(&self) -> &Users {
@@ -183,13 +183,13 @@ impl Namespace {
     where
         P: Procedure<Error = Error>,
     {
-        Ok(self.shard(shard).execute(procedure).await?)
+        patience::execute(self.shard(shard), procedure).await
     }
 
     async fn query<Q>(&self, shard: ShardId, query: Q) -> Result<Q::Output, Error>
     where
         Q: Query<Error = Error>,
     {
-        Ok(self.shard(shard).query(query).await?)
+        patience::query(self.shard(shard), query).await
     }
 }

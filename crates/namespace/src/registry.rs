@@ -3,8 +3,7 @@
 use shard::Registry;
 
 use crate::{
-    account, container, expiry, garbage, map_row, object, owner, pending, reader, renew, rows,
-    users, write,
+    account, container, expiry, garbage, object, owner, pending, reader, renew, rows, users, write,
 };
 
 /// What other nodes may call on the shards that this one leads.
@@ -25,7 +24,6 @@ pub fn registry() -> Registry {
         .procedure::<pending::Sign>()
         .procedure::<pending::GiveUp>()
         .procedure::<renew::Renew>()
-        .procedure::<map_row::Join>()
         .procedure::<users::Write>()
         .procedure::<users::Secret>()
         .query::<rows::Get>()

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shard::{Execution, Query, Shard, View};
 
-use crate::{Error, Namespace, container, row, scan};
+use crate::{Error, Namespace, container, patience, row, scan};
 
 /// The most that a page holds, but for its last row: an answer takes one message.
 const PAGE_ROWS_MAX: usize = 1000;
@@ -94,13 +94,13 @@ pub(crate) async fn get<T: DeserializeOwned>(
     shard: &Shard,
     key: Bytes,
 ) -> Result<Option<T>, Error> {
-    let row = shard.query(Get { key }).await?;
+    let row = patience::query(shard, Get { key }).await?;
     row.map(|row| row::decode_owned(&row)).transpose()
 }
 
 /// The first rows from `from` on, below `to`.
 pub(crate) async fn page(shard: &Shard, from: Bytes, to: Bytes) -> Result<Page, Error> {
-    Ok(shard.query(GetPage { from, to }).await?)
+    patience::query(shard, GetPage { from, to }).await
 }
 
 impl Namespace {

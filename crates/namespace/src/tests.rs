@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod full;
 mod garbage;
+mod hung;
 mod large;
 mod model;
 mod race;

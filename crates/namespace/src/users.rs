@@ -17,7 +17,7 @@ use crate::cache::{Cache, Life};
 use crate::key::{self, Parts, table};
 use crate::row::{self, SecretRow, UserRow};
 use crate::users::password::Passwords;
-use crate::{Created, Error, Missing, rows};
+use crate::{Created, Error, Missing, patience, rows};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -179,10 +179,10 @@ impl Users {
             key: key::user(account, name),
             change,
         };
-        let written = self.control().execute(write).await;
+        let written = patience::execute(self.control(), write).await;
         // Also if the outcome is unknown.
         self.known.forget(account);
-        Ok(written?)
+        written
     }
 
     /// Adds a user or replaces one. `password` must not be empty.
@@ -307,8 +307,7 @@ impl Users {
         let mut fresh = SecretRow { secret: [0; 32] };
         self.env.entropy.fill(&mut fresh.secret);
         let key = key::secret(purpose);
-        let secret = self.control().execute(Secret { key, fresh }).await?;
-        Ok(secret)
+        patience::execute(self.control(), Secret { key, fresh }).await
     }
 }
 

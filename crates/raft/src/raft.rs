@@ -35,7 +35,7 @@ impl Default for Config {
         Self {
             heartbeat: Duration::from_millis(150),
             election: Duration::from_millis(750),
-            append_bytes: 1 << 20,
+            append_bytes: 256 << 10,
             keep_for: Duration::from_secs(60),
         }
     }

@@ -155,6 +155,20 @@ impl NodeKey {
         Ok(Self(KeyPair::generate().map_err(bad)?))
     }
 
+    /// Reads what [`NodeKey::to_pem`] wrote.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn from_pem(pem: &str) -> Result<Self, BadCredentials> {
+        let [key] = blocks(pem, [PRIVATE_KEY])?;
+        Ok(Self(KeyPair::try_from(key).map_err(bad)?))
+    }
+
+    /// The private key: who waits for its certificate keeps it, so that it is the same one who asks again.
+    pub fn to_pem(&self) -> String {
+        to_pem([(PRIVATE_KEY, self.0.serialize_der())])
+    }
+
     /// What [`Authority::sign`] wants to see.
     pub fn public(&self) -> &[u8] {
         self.0.public_key_raw()
@@ -226,6 +240,11 @@ impl Credentials {
 
     pub fn cluster(&self) -> u128 {
         self.cluster
+    }
+
+    /// Of the authority that this node trusts.
+    pub fn authority(&self) -> Fingerprint {
+        Fingerprint::of(&self.authority)
     }
 }
 

@@ -90,6 +90,10 @@ struct State {
     sending: Vec<ReplicaId>,
     /// Where those are who have written, members or not: a new replica knows no members yet.
     senders: BTreeMap<ReplicaId, DeviceId>,
+    /// The tree has all up to here.
+    in_tree: u64,
+    /// The log was let go of up to here.
+    gone: u64,
     /// Nothing is written any more, or the replica is no more.
     is_over: bool,
 }
@@ -110,6 +114,9 @@ struct Signal {
     has_failed: AtomicBool,
     inbox: Mutex<VecDeque<(DeviceId, Message)>>,
 }
+
+/// Of the log, what a replica that was away for a moment may need. All of it is in memory.
+const KEEP_BYTES: usize = 2 << 20;
 
 /// Messages that wait: more than a leader sends ahead. Others are lost, as in a network.
 const INBOX_MAX: usize = 256;
@@ -144,6 +151,8 @@ impl Replica {
                 tokens: 0,
                 sending: Vec::new(),
                 senders: BTreeMap::new(),
+                in_tree: 0,
+                gone: 0,
                 is_over: false,
             }),
             env,
@@ -191,14 +200,19 @@ impl Replica {
 
     /// The shard was flushed: its log needs no longer begin before that.
     pub(crate) fn flushed(&self, applied: LogId) {
-        /// What a replica that was away for a moment may need. All of it is in memory.
-        const KEEP_BYTES: usize = 2 << 20;
+        let mut state = self.state.lock();
+        state.in_tree = state.in_tree.max(applied.index);
+        self.let_go(&mut state);
+    }
 
-        let gone = {
-            let mut state = self.state.lock();
-            state.raft.compact(applied.index, KEEP_BYTES)
-        };
-        self.host.log().release([(self.shard().0, gone)]);
+    /// Lets go of the log before what the tree has. The tree may have what the replica's task has done and
+    /// not yet said so: then this is called again when it has.
+    fn let_go(&self, state: &mut State) {
+        let gone = state.raft.compact(state.in_tree, KEEP_BYTES);
+        if gone > state.gone {
+            state.gone = gone;
+            self.host.log().release([(self.shard().0, gone)]);
+        }
     }
 
     /// Ends it: nobody waits any longer, and its task lets go of the device.

@@ -190,7 +190,8 @@ impl Shard {
                     Err(Unseen::Elsewhere(hint)) => hint,
                     Err(Unseen::Failed(error)) => return Err(error),
                 },
-                Place::There(_) => None,
+                // Nobody who looks for a view can go there.
+                Place::There(_) => return Err(Error::Unavailable { retry_in: SOON }),
                 Place::Nowhere => return Err(missing()),
             };
             search.on(hint).await?;

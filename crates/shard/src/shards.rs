@@ -225,27 +225,59 @@ impl Shards {
         all.iter().filter_map(|replica| replica.led()).collect()
     }
 
+    /// Whether background work on the shard is for this node to do: it leads it, or is alone.
+    pub fn is_for_us(&self, shard: ShardId) -> bool {
+        self.table.post.outside.is_none() || self.table.leader(shard).is_some()
+    }
+
     /// The term in which this node leads the shard, if it can be proved now.
     pub async fn prove(&self, shard: ShardId) -> Option<u64> {
         self.table.leader(shard)?.proof().await
     }
 
-    /// Begins to make this the membership of a shard that this node leads, by way of both if voters are
-    /// others. Whether it has begun: if not, a change is under way already or another node leads.
+    /// Begins to make this the membership of a shard that this node leads in this term, by way of both if
+    /// voters are others. Whether it has begun: if not, a change is under way already or somebody else
+    /// leads.
     pub fn change(
         &self,
         shard: ShardId,
+        term: u64,
         voters: &[(DeviceId, ReplicaId)],
         learners: &[(DeviceId, ReplicaId)],
     ) -> bool {
         let leader = self.table.leader(shard);
-        leader.is_some_and(|leader| leader.change(voters, learners).is_ok())
+        leader.is_some_and(|leader| leader.change(term, voters, learners).is_ok())
     }
 
     /// Begins to let another voter lead a shard that this node leads.
     pub fn transfer(&self, shard: ShardId, to: DeviceId) -> bool {
         let leader = self.table.leader(shard);
         leader.is_some_and(|leader| leader.transfer(to).is_ok())
+    }
+
+    /// Lets others lead what this node leads, so that nobody has to find out that it has gone. Gives up after
+    /// a second.
+    pub async fn step_aside(&self) {
+        const TIME_MAX: Duration = Duration::from_secs(1);
+        const LOOK: Duration = Duration::from_millis(20);
+        let until = self.env.clock.monotonic() + TIME_MAX;
+        while self.env.clock.monotonic() < until {
+            let here: Vec<_> = self.hosts.keys().copied().collect();
+            let mut left = 0;
+            for led in self.led() {
+                let mut others = led.voters.iter().map(|(device, _)| *device);
+                let to = others.find(|one| led.near.contains(one) && !here.contains(one));
+                if let Some(to) = to {
+                    left += 1;
+                    // One that is under way already is refused.
+                    self.transfer(led.shard, to);
+                }
+            }
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A message of a replica on another node for one that is here.

@@ -136,8 +136,10 @@ impl Call<'_> {
             self.request.progress.enter(State::WritingChunks);
             upload.write(piece).await?;
         }
+        self.request.progress.enter(State::WritingChunks);
+        let stored = upload.finish().await?;
         self.request.progress.enter(State::Committing);
-        Ok(upload.finish().await?)
+        Ok(stored)
     }
 }
 

@@ -60,37 +60,32 @@ fn one_node_that_paused_serves_nothing_stale() {
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
 fn three_nodes_are_linearizable_under_faults() {
     check(Scenario::Faults, 3, 8);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
 fn three_nodes_that_are_killed_lose_nothing() {
     check(Scenario::Kills, 3, 5);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
 fn three_nodes_without_power_lose_nothing() {
     check(Scenario::PowerCuts, 3, 3);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
 fn a_leader_that_paused_serves_nothing_stale() {
     check(Scenario::Pauses(PAUSE), 3, 2);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
 fn two_of_three_nodes_serve() {
     check(Scenario::Availability, 3, 1);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
+#[ignore = "nobody removes yet what a device has of a group that it has left: martlet check names it"]
 fn a_cluster_grows_under_load() {
     check(Scenario::Growth, 5, 0);
 }
@@ -101,19 +96,19 @@ fn a_skipped_sync_of_the_log_is_caught() {
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
+#[ignore = "there is no such planted bug yet"]
 fn an_acknowledgement_before_the_quorum_is_caught() {
     check_is_caught("acknowledged-before-quorum", Scenario::Faults, 3);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
+#[ignore = "there is no such planted bug yet"]
 fn a_list_from_a_follower_is_caught() {
     check_is_caught("list-from-follower", Scenario::Faults, 3);
 }
 
 #[test]
-#[ignore = "servers cannot join yet"]
+#[ignore = "there is no such planted bug yet"]
 fn an_epoch_that_is_not_checked_is_caught() {
     check_is_caught("epoch-unchecked", Scenario::Faults, 3);
 }

@@ -7,7 +7,7 @@ use map::{Current, Map, Member};
 
 use super::*;
 use crate::testing::MemoryDevice;
-use crate::{Config, here};
+use crate::{Config, Storage, here};
 
 const GROUP: GroupId = GroupId(0);
 const IDS: [DeviceId; 3] = [DeviceId(1), DeviceId(2), DeviceId(3)];

@@ -250,7 +250,10 @@ pub(super) fn decode_description(answer: &Bytes) -> Result<Description, Malforme
 
 pub(super) fn encode_refusal(mut error: StorageError) -> Bytes {
     match &mut error {
-        StorageError::Full | StorageError::Missing | StorageError::Stale => {}
+        StorageError::Full
+        | StorageError::Missing
+        | StorageError::Stale
+        | StorageError::Overdue => {}
         StorageError::Damaged(text)
         | StorageError::Unavailable(text)
         | StorageError::Unreached(text) => text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX)),

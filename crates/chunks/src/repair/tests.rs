@@ -87,7 +87,7 @@ async fn a_bad_or_missing_copy_is_replaced_after_a_read() {
     assert_eq!(fixture.counts(), (2, 2));
     for device in &fixture.devices {
         for number in [0, 1] {
-            fetch(&**device, id(number)).await.unwrap();
+            fixture.chunks.fetch(device.id(), id(number)).await.unwrap();
         }
     }
     fixture.read(0).await;
@@ -133,6 +133,20 @@ async fn what_is_unreachable_or_gone_everywhere_is_left_alone() {
     fixture.chunks.repair(id(0), DeviceId(9), &missing);
     fixture.chunks.settle_repairs().await;
     assert_eq!(fixture.counts(), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_hangs_does_not_keep_the_others_copies_bad() {
+    let fixture = Fixture::new(2);
+    fixture.devices[0].hang_reads();
+    fixture.devices[1].set(id(1), None);
+    let missing = StorageError::Missing;
+    // The first device comes first, as the one to be repaired and as the source for the second.
+    fixture.chunks.repair(id(0), IDS[0], &missing);
+    fixture.chunks.repair(id(1), IDS[1], &missing);
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.counts(), (2, 1));
+    fixture.chunks.fetch(IDS[1], id(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

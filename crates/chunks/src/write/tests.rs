@@ -228,3 +228,45 @@ async fn a_chunk_stays_garbage_until_all_members_have_deleted_it() {
     assert!(fixture.chunks.delete(&[written[0].id]).await.is_empty());
     assert_eq!(fixture.stored(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_hangs_costs_one_try_and_what_it_writes_late_is_deleted() {
+    let fixture = Fixture::new(2);
+    fixture.devices[0].hang_writes();
+    let start = Instant::now();
+    for _ in 0..20 {
+        let mut writer = fixture.writer();
+        writer.push(piece(1, 100)).await.unwrap();
+        writer.finish().await.unwrap();
+    }
+    assert!(start.elapsed() < 2 * TRY_TIME_MAX, "{:?}", start.elapsed());
+    assert_eq!(fixture.devices[1].chunks().len(), 20);
+    assert_eq!(fixture.chunks.metrics().writes_moved.get(), 1);
+    assert_eq!(fixture.chunks.devices_hung(), 1);
+    fixture.chunks.settle().await;
+
+    fixture.devices[0].release();
+    while fixture.chunks.devices_hung() > 0 {
+        tokio::task::yield_now().await;
+    }
+    fixture.chunks.settle().await;
+    assert_eq!(fixture.stored(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_when_all_devices_hang() {
+    for count in [1, 3, 6] {
+        let fixture = Fixture::new(count);
+        for device in &fixture.devices {
+            device.hang_writes();
+        }
+        let start = Instant::now();
+        let mut writer = fixture.writer();
+        writer.push(piece(1, 100)).await.unwrap();
+        assert_eq!(writer.finish().await, Err(Error::unavailable()));
+        let waited = start.elapsed();
+        let slack = Duration::from_secs(1);
+        assert!(waited < DEVICE_TIME_MAX + slack, "{count}: {waited:?}");
+        assert!(waited >= DEVICE_TIME_MAX, "{count}: {waited:?}");
+    }
+}

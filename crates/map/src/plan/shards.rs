@@ -14,7 +14,7 @@ use crate::{Replicas, Step, WIDTH};
 
 impl Membership {
     /// Whether it is what the map says.
-    fn is(&self, replicas: &Replicas) -> bool {
+    pub fn is(&self, replicas: &Replicas) -> bool {
         let set = |devices: &[DeviceId]| devices.iter().copied().collect::<BTreeSet<_>>();
         self.epoch >= replicas.epoch
             && self.voters == set(&replicas.voters)

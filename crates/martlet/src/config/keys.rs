@@ -59,6 +59,45 @@ pub(crate) const KEYS: &[Key] = &[
                  first data directory works in any case.",
     },
     Key {
+        name: "node_listen",
+        kind: Kind::AddressOrOff,
+        default: "off",
+        summary: "Where other nodes of the cluster connect, or off: then this is the only one",
+        detail: "Other nodes show certificates of the cluster's own authority there; nobody else is answered, but for \
+                 a new node with a join token. Give an address that the other nodes can reach, and start \
+                 the server again: what it holds stays, and `martlet token create` lets others in.",
+    },
+    Key {
+        name: "node_address",
+        kind: Kind::Text,
+        default: "",
+        summary: "The node port's HOST:PORT as the other nodes reach it",
+        detail: "Empty: what `node_listen` says. Set it behind address translation, or to use a name.",
+    },
+    Key {
+        name: "zone",
+        kind: Kind::Text,
+        default: "",
+        summary: "What fails together with this node, such as its rack",
+        detail: "Copies lie in different zones as far as there are any. Read when the node joins; `martlet node zone` \
+                 changes it later.",
+    },
+    Key {
+        name: "join",
+        kind: Kind::Text,
+        default: "",
+        summary: "The node port, HOST:PORT, of any node of the cluster that this server is to join",
+        detail: "Wants `token` and `node_listen`, and empty data directories. Of no effect once it has joined, so it may \
+                 stay in the configuration.",
+    },
+    Key {
+        name: "token",
+        kind: Kind::Text,
+        default: "",
+        summary: "A join token, from `martlet token create` on a node of the cluster",
+        detail: "It lets one node in, once, within an hour, and says whose cluster it is.",
+    },
+    Key {
         name: "log",
         kind: Kind::Text,
         default: "info",

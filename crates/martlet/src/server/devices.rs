@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// No directory has ever served: this is the first start, or what was left of it.
     pub(super) is_new: bool,
     pub(super) shards: u16,
+    /// The id of the cluster that the devices belong to, or will.
+    pub(super) cluster: u128,
     /// Devices that are there.
     pub(super) made: Vec<PathBuf>,
     /// Directories that are to become devices, or to be completed.
@@ -95,7 +97,7 @@ impl Plan {
     }
 }
 
-const MARK: &str = "new";
+pub(super) const MARK: &str = "new";
 
 fn mark(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.open(&dir.join(MARK), Open::Write)?.sync()?;
@@ -128,6 +130,7 @@ fn settle(
             .iter()
             .all(|found| found.identity.is_none() || found.is_marked),
         shards,
+        cluster,
         made: Vec::new(),
         to_make: Vec::new(),
         identities: Vec::new(),

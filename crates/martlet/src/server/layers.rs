@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use base::ChunkId;
 use base::env::Env;
+use base::{ChunkId, ShardId};
 use chunks::Storage;
+use cluster::{Home, control};
 use device::{Device, Owner, Referenced};
+use map::Current;
 use namespace::{Background, Namespace, Owns};
 use shard::Shards;
+use tokio::net::TcpListener;
 
 use super::devices::Plan;
+use super::node::{Ground, Node, Outside, join_if_told};
 use super::patience::Patience;
 use crate::config::Config;
 
@@ -19,15 +23,20 @@ pub(super) struct Layers {
     pub(super) devices: Vec<Device>,
     pub(super) shards: Arc<Shards>,
     pub(super) namespace: Namespace,
+    /// Nothing while there is no node port.
+    pub(super) node: Option<Node>,
     background: Background,
 }
 
 impl Layers {
+    /// `node_port` is there if this server is to be a node among others.
     pub(super) async fn open(
         env: &Env,
         config: &Config,
+        node_port: Option<TcpListener>,
         patience: &mut Patience,
     ) -> anyhow::Result<Self> {
+        join_if_told(env, config).await?;
         let plan = Plan::of(env, &config.data, config.shards)?;
         let mut devices = Vec::new();
         if plan.is_new {
@@ -37,17 +46,34 @@ impl Layers {
             plan.done(env)?;
         }
         devices.extend(open_devices(env, config, &plan.made, patience).await?);
-        let shards = Shards::open(env, devices.clone(), plan.shards, config.shard(), None);
+        let outside = Outside::default();
+        let peers = node_port
+            .as_ref()
+            .map(|_| Arc::new(outside.clone()) as Arc<dyn shard::Peers>);
+        let shards = Shards::open(env, devices.clone(), plan.shards, config.shard(), peers);
         let shards = Arc::new(shards.await.context("opening the shards")?);
-        let mut namespace = open_namespace(env, config, &shards, &devices).await?;
-        report_missing(&namespace, &devices);
-        if !plan.is_new && !plan.to_make.is_empty() {
-            check_none_is_missing(&plan, &namespace, &devices)?;
-            plan.make(env)?;
-            devices.extend(open_devices(env, config, &plan.to_make, patience).await?);
-            plan.done(env)?;
-            namespace = open_namespace(env, config, &shards, &devices).await?;
-        }
+        let (node, namespace) = match node_port {
+            Some(port) => {
+                if !plan.is_new && !plan.to_make.is_empty() {
+                    bail!("a node of a cluster cannot be given another directory yet");
+                }
+                let ground = Ground {
+                    env,
+                    config,
+                    shards: &shards,
+                    devices: &devices,
+                    outside: &outside,
+                    cluster: plan.cluster,
+                    port,
+                };
+                let (node, namespace) = Node::open(ground).await?;
+                (Some(node), namespace)
+            }
+            None => {
+                let alone = open_alone(env, config, &shards, &mut devices, &plan, patience);
+                (None, alone.await?)
+            }
+        };
         let background = namespace.start();
         for device in &devices {
             device.start_jobs(referenced(&namespace))?;
@@ -56,6 +82,7 @@ impl Layers {
             devices,
             shards,
             namespace,
+            node,
             background,
         })
     }
@@ -67,9 +94,14 @@ impl Layers {
             devices,
             shards,
             namespace,
+            node,
             background,
         } = self;
         background.stop().await;
+        if let Some(node) = node {
+            shards.step_aside().await;
+            node.close().await;
+        }
         // Scrubbers ask the namespace, so they end before it.
         for device in devices {
             if let Err(error) = device.close().await {
@@ -87,6 +119,32 @@ impl Layers {
             tracing::warn!(%error, "shards not closed cleanly: the next start reads more");
         }
     }
+}
+
+/// Opens the namespace of a server that has no others beside it, and adds directories that it did not have
+/// before.
+async fn open_alone(
+    env: &Env,
+    config: &Config,
+    shards: &Arc<Shards>,
+    devices: &mut Vec<Device>,
+    plan: &Plan,
+    patience: &mut Patience,
+) -> anyhow::Result<Namespace> {
+    let known = Home::new(env.clone(), &config.data[0]).map()?;
+    if known.is_some_and(|map| map.nodes.len() > 1) {
+        bail!("this server is a node of a cluster: it needs node_listen");
+    }
+    let namespace = open_namespace(env, config, shards, devices).await?;
+    report_missing(&namespace, devices);
+    if plan.is_new || plan.to_make.is_empty() {
+        return Ok(namespace);
+    }
+    check_none_is_missing(plan, &namespace, devices)?;
+    plan.make(env)?;
+    devices.extend(open_devices(env, config, &plan.to_make, patience).await?);
+    plan.done(env)?;
+    open_namespace(env, config, shards, devices).await
 }
 
 async fn open_devices(
@@ -112,16 +170,23 @@ async fn open_namespace(
     shards: &Arc<Shards>,
     devices: &[Device],
 ) -> anyhow::Result<Namespace> {
+    let ids = devices.iter().map(Device::id).collect();
+    let found = control::Found {
+        devices: ids,
+        addresses: Vec::new(),
+    };
+    let map = shards.get(ShardId::CONTROL).execute(found).await;
+    let map = map.context("reading the map")?;
     let storage = devices
         .iter()
         .map(|device| Arc::new(device.clone()) as Arc<dyn Storage>);
-    let namespace = Namespace::open(
+    Ok(Namespace::open(
         env.clone(),
         Arc::clone(shards),
-        storage.collect(),
+        Current::new(map),
+        chunks::here(storage),
         config.namespace(),
-    );
-    namespace.await.context("opening the namespace")
+    ))
 }
 
 /// Devices that the map knows and nobody gave us.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use admin::Prometheus;
 use admin::api::{self, Garbage, Status, Stored};
 use base::env::Env;
+use cluster::Cluster;
 use device::Device;
 use gateway::{InFlight, Server};
 use namespace::Namespace;
@@ -21,6 +22,7 @@ pub(super) struct System {
     devices: Vec<Device>,
     shards: Arc<Shards>,
     namespace: Namespace,
+    cluster: Option<Cluster>,
     swift: Server<Swift>,
 }
 
@@ -32,7 +34,21 @@ impl System {
             devices: layers.devices.clone(),
             shards: Arc::clone(&layers.shards),
             namespace: layers.namespace.clone(),
+            cluster: layers.node.as_ref().map(|node| node.cluster.clone()),
             swift,
+        }
+    }
+}
+
+impl System {
+    /// As the controller sees it; nothing while there is none.
+    async fn cluster_status(&self) -> Option<cluster::Status> {
+        match self.cluster.as_ref()?.status().await {
+            Ok(status) => Some(status),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell how the cluster is");
+                None
+            }
         }
     }
 }
@@ -60,7 +76,12 @@ impl admin::System for System {
                 discards: u64::try_from(discards).unwrap_or_default(),
             },
             requests_in_flight: self.swift.requests().len() as u64,
+            cluster: self.cluster_status().await,
         })
+    }
+
+    fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     fn requests(&self) -> Vec<InFlight> {

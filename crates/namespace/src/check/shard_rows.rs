@@ -84,8 +84,10 @@ impl<'a> ShardRows<'a> {
                 self.control::<UserRow>(value)
             }
             table::EXPIRY => self.expiry(key, value),
-            _ if key == key::MAP => {
-                map_row::decode(value)?;
+            table::MEMBERSHIP => {
+                if key == key::MAP {
+                    map_row::decode(value)?;
+                }
                 self.belongs_to(ShardId::CONTROL)
             }
             _ => Err(wrong("there is no such table")),

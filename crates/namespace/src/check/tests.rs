@@ -159,6 +159,19 @@ async fn every_broken_rule_is_a_problem() {
 }
 
 #[tokio::test]
+async fn rows_of_the_control_group_are_in_its_shard_only() {
+    let (world, _) = world().await;
+    for (shard, problems) in [(0, 0), (1, 1)] {
+        let mut batch = Batch::new();
+        batch.put("Mt12345678", "whatever it is");
+        let write = world.namespace.execute(ShardId(shard), Write { batch });
+        write.await.unwrap();
+        let report = world.check().await;
+        assert_eq!(report.problems_total, problems, "{:?}", report.problems);
+    }
+}
+
+#[tokio::test]
 async fn records_are_compared_with_what_refers_to_them() {
     let (world, _) = world().await;
     let records = world.records();

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{DeviceId, NodeId};
+use base::{DeviceId, NodeId, ShardId, Timestamp};
 use bytes::Bytes;
 use chunks::Storage;
 use chunks::testing::MemoryDevice;
-use shard::Shards;
+use map::{Current, Map};
+use serde::{Deserialize, Serialize};
+use shard::{Batch, Execution, Latch, Procedure, Shards, View};
 use testkit::SimClock;
 
 use super::disk::{End, OnDisk};
@@ -16,7 +18,7 @@ use crate::check::{self, Record, Report};
 use crate::garbage::Collector;
 use crate::{
     AccountQuota, Condition, Config, Container, Error, Expired, Metadata, MetadataChange,
-    MetadataLimits, Namespace, PutObject, Written,
+    MetadataLimits, Namespace, PutObject, Written, key, map_row,
 };
 
 pub(crate) const SHARDS: u16 = 4;
@@ -27,14 +29,45 @@ pub(crate) const LIMITS: MetadataLimits = MetadataLimits {
     bytes_max: 4096,
 };
 
+/// Adds devices to the map in the control shard, as the control group does.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    devices: Vec<DeviceId>,
+}
+
+impl Procedure for Found {
+    const NAME: &'static str = "found";
+
+    type Output = Map;
+    type Error = Error;
+
+    fn latches(&self) -> Vec<Latch> {
+        vec![Latch::Exclusive(Bytes::from_static(key::MAP))]
+    }
+
+    fn plan(&self, _: Timestamp, view: &View) -> Result<(Batch, Map), Execution<Error>> {
+        let before = view.get(key::MAP)?.as_deref().map(map_row::decode);
+        let before = before.transpose()?.unwrap_or_default();
+        let after = before.with_devices(self.devices.iter().copied());
+        let mut batch = Batch::new();
+        if after != before {
+            batch.put(key::MAP, Bytes::from(after.encode()));
+        }
+        Ok((batch, after))
+    }
+}
+
 async fn open(
     env: &Env,
     shards: &Arc<Shards>,
     storages: Vec<Arc<dyn Storage>>,
     config: &Config,
 ) -> Namespace {
-    let namespace = Namespace::open(env.clone(), shards.clone(), storages, config.clone());
-    namespace.await.unwrap()
+    let devices = storages.iter().map(|device| device.id()).collect();
+    let map = shards.get(ShardId::CONTROL).execute(Found { devices });
+    let map = Current::new(map.await.unwrap());
+    let (env, shards) = (env.clone(), shards.clone());
+    Namespace::open(env, shards, map, chunks::here(storages), config.clone())
 }
 
 /// The devices as the namespace takes them.

@@ -427,8 +427,13 @@ fn an_authority_that_was_kept_signs_as_before() {
     assert_eq!(kept.fingerprint(), Fingerprint::of(authority.certificate()));
     let key = NodeKey::generate().unwrap();
     let certificate = kept.sign(SERVER, key.public()).unwrap();
+    // So does a key that was kept.
+    let key = NodeKey::from_pem(&key.to_pem()).unwrap();
     let fits = key.certified(certificate, authority.certificate().to_vec());
-    assert_eq!(fits.unwrap().node(), SERVER);
+    let fits = fits.unwrap();
+    assert_eq!(fits.node(), SERVER);
+    assert_eq!(fits.authority(), authority.fingerprint());
+    assert!(NodeKey::from_pem(&authority.to_pem()).is_err());
     let shown = format!("{kept:?} {:?}", credentials(&kept, SERVER));
     assert!(!shown.contains("PRIVATE"), "{shown}");
 }

@@ -321,4 +321,48 @@ mod tests {
             assert!(Memo::decode(body.slice(..body.len() - 1)).is_err());
         }
     }
+
+    /// One line for each sample: what it is, and its bytes in hexadecimal. `BLESS=1` rewrites the file.
+    #[test]
+    fn the_formats_stay() {
+        let effects = Effects {
+            time: 77,
+            batch: "batch".into(),
+        };
+        let entry = |payload| LogRecord::encode_entry(&Entry { id: ID, payload }).concat();
+        let state = StateRecord {
+            replica: ReplicaId(4),
+            ballot: Ballot {
+                term: 7,
+                voted: Some(ReplicaId(1)),
+            },
+        };
+        let memo = Memo {
+            replica: ReplicaId(1),
+            applied: ID,
+            membership: membership(),
+            time: 99,
+        };
+        let samples = [
+            ("blank", entry(Payload::Blank)),
+            ("effects", entry(Payload::Data(effects))),
+            ("membership", entry(Payload::Membership(membership()))),
+            ("cut", LogRecord::encode_cut(8).concat()),
+            ("state", state.encode().to_vec()),
+            ("memo", memo.encode().to_vec()),
+        ];
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let lines = samples
+            .iter()
+            .map(|(name, bytes)| format!("{name} {}\n", hex(bytes)));
+        let text: String = lines.collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/replica-1.txt");
+        if std::env::var_os("BLESS").is_some() {
+            #[expect(clippy::disallowed_methods, reason = "a file of the repository")]
+            std::fs::write(path, &text).unwrap();
+        }
+        let golden = std::fs::read_to_string(path).unwrap();
+        // That what is written reads as it was, other tests say.
+        assert_eq!(text, golden, "the format has changed");
+    }
 }

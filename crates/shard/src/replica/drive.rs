@@ -95,6 +95,10 @@ impl Replica {
         };
         let mut state = self.state.lock();
         state.raft.set_applied(last);
+        if state.in_tree >= last {
+            // A flush was faster than we.
+            self.let_go(&mut state);
+        }
         state.done(last, done);
         // It may rule from now on.
         self.act(&mut state);

@@ -66,6 +66,9 @@ const LEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// A quorum that does not answer in this time had better be asked again.
 const PROOF_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// An append to another node holds up to 256 KiB and one entry more, and must fit a message of 1 MiB.
+const ENTRY_BYTES_MAX: usize = 512 << 10;
+
 /// What went wrong here does not mend itself.
 const OUT_OF_SERVICE: Error = Error::Unavailable {
     retry_in: Duration::from_secs(30),
@@ -233,6 +236,10 @@ impl Replica {
         purpose: Purpose,
         held: Held,
     ) -> Result<(), Refusal<E>> {
+        if batch.len() > ENTRY_BYTES_MAX {
+            tracing::error!(bytes = batch.len(), "a batch is too large for a message");
+            return Err(Error::OutOfSpace.into());
+        }
         self.host.admit(batch.len() as u64, purpose).await?;
         let started = self.now();
         let (done, result) = oneshot::channel();
@@ -312,9 +319,11 @@ impl Replica {
         })
     }
 
-    /// Makes this the membership of the group; returns when the change has begun.
+    /// Makes this the membership of the group, if it still leads in this term; returns when the change
+    /// has begun.
     pub(crate) fn change(
         self: &Arc<Self>,
+        term: u64,
         voters: &[(DeviceId, ReplicaId)],
         learners: &[(DeviceId, ReplicaId)],
     ) -> Result<(), Refused> {
@@ -323,7 +332,7 @@ impl Replica {
         };
         let wanted = raft::Membership::new(members(voters), members(learners));
         let mut state = self.state.lock();
-        if state.is_over {
+        if state.is_over || state.raft.term() != term {
             return Err(Refused::NotLeader);
         }
         state.raft.change(self.now(), &wanted)?;

@@ -62,6 +62,10 @@ impl Tail {
             self.entries.clear();
             return Ok(());
         }
+        if entry.id.term < self.base.term {
+            // It was behind an entry that another leader's took the place of, which the tree has.
+            return Ok(());
+        }
         let next = self.base.index + 1 + self.entries.len() as u64;
         if entry.id.index > next {
             return Err(Error::Damaged(format!(
@@ -100,5 +104,99 @@ impl Tail {
 
     pub(crate) fn into_entries(self) -> VecDeque<Entry> {
         self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft::Payload;
+
+    use super::*;
+
+    fn entry(term: u64, index: u64) -> Record {
+        let id = LogId { term, index };
+        let payload = Payload::Blank;
+        Record {
+            stream: 0,
+            kind: Kind::Entry(index),
+            body: vec![
+                LogRecord::encode_entry(&Entry { id, payload })
+                    .concat()
+                    .into(),
+            ],
+        }
+    }
+
+    fn state(replica: u64) -> Record {
+        let state = StateRecord {
+            replica: ReplicaId(replica),
+            ballot: Ballot::default(),
+        };
+        Record {
+            stream: 0,
+            kind: Kind::State,
+            body: vec![state.encode()],
+        }
+    }
+
+    #[track_caller]
+    fn check(records: Vec<Record>, expected: &[(u64, u64)]) -> Tail {
+        let mut tail = Tail::after(ReplicaId(1), LogId { term: 3, index: 10 });
+        for record in records {
+            tail.replay(record).unwrap();
+        }
+        let entries = tail
+            .entries()
+            .iter()
+            .map(|entry| (entry.id.term, entry.id.index));
+        assert_eq!(entries.collect::<Vec<_>>(), expected);
+        tail
+    }
+
+    #[test]
+    fn what_is_behind_a_replaced_entry_is_gone() {
+        check(
+            vec![entry(3, 10), entry(3, 11), entry(4, 12)],
+            &[(3, 11), (4, 12)],
+        );
+        check(vec![entry(3, 11), entry(3, 12), entry(4, 11)], &[(4, 11)]);
+        // The tree has the entry that took the place of another one.
+        check(vec![entry(2, 10), entry(2, 11), entry(3, 10)], &[]);
+        let cut = Record {
+            body: LogRecord::encode_cut(12),
+            ..entry(0, 12)
+        };
+        check(vec![entry(3, 11), entry(3, 12), cut], &[(3, 11)]);
+    }
+
+    #[test]
+    fn entries_of_another_life_are_skipped() {
+        let tail = check(
+            vec![state(9), entry(1, 11), state(1), entry(3, 11)],
+            &[(3, 11)],
+        );
+        assert!(!tail.is_gone());
+        let tail = check(vec![state(1), entry(3, 11), state(0)], &[]);
+        assert!(tail.is_gone());
+    }
+
+    #[test]
+    fn what_cannot_have_been_written_is_damage() {
+        for records in [
+            vec![entry(3, 12)],
+            vec![entry(4, 11), entry(3, 12)],
+            vec![Record {
+                body: vec![Bytes::from_static(b"\x01")],
+                ..entry(3, 11)
+            }],
+        ] {
+            let mut tail = Tail::after(ReplicaId(1), LogId { term: 3, index: 10 });
+            let replayed: Result<Vec<()>, Error> = records
+                .into_iter()
+                .map(|record| tail.replay(record))
+                .collect();
+            assert!(matches!(replayed, Err(Error::Damaged(_))), "{replayed:?}");
+        }
     }
 }

@@ -37,13 +37,15 @@ async fn grow(shards: &Shards) {
         let id = shards.create(device(number), SHARD).await.unwrap();
         all.push((device(number), id));
     }
-    assert!(shards.change(SHARD, &before.voters, &all[1..]));
+    assert!(shards.change(SHARD, before.term, &before.voters, &all[1..]));
     until("the learners have caught up", async || {
         let now = led(shards)?;
         (now.is_settled && now.ready.len() == 2).then_some(())
     })
     .await;
-    assert!(shards.change(SHARD, &all, &[]));
+    let term = led(shards).unwrap().term;
+    assert!(!shards.change(SHARD, term + 1, &all, &[]), "another reign");
+    assert!(shards.change(SHARD, term, &all, &[]));
     until("three voters", async || {
         let now = led(shards)?;
         (now.is_settled && now.voters.len() == 3).then_some(())
@@ -120,7 +122,7 @@ async fn a_replica_that_leaves_takes_nothing_with_it_and_comes_back_as_another()
         .copied()
         .filter(|(one, _)| *one != leaver)
         .collect();
-    assert!(shards.change(SHARD, &stay, &[]));
+    assert!(shards.change(SHARD, before.term, &stay, &[]));
     until("it has left", async || {
         let now = led(&shards)?;
         (now.is_settled && now.voters.len() == 2).then_some(())
@@ -145,7 +147,7 @@ async fn a_replica_that_leaves_takes_nothing_with_it_and_comes_back_as_another()
         let mut all = stay.clone();
         all.push((leaver, again));
         if now.is_settled && now.voters.len() == 2 {
-            shards.change(SHARD, &all, &[]);
+            shards.change(SHARD, now.term, &all, &[]);
         }
         (now.is_settled && now.voters.len() == 3 && now.ready.len() == 2).then_some(())
     })

@@ -4,4 +4,5 @@
 
 mod abuse;
 mod golden;
+mod hung;
 mod world;

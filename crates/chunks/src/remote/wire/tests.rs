@@ -187,6 +187,7 @@ fn refusals_survive_the_wire_and_are_short() {
         StorageError::Stale,
         StorageError::Unavailable("closed".into()),
         StorageError::Unreached("no".into()),
+        StorageError::Overdue,
     ] {
         assert_eq!(decode_refusal(&encode_refusal(error.clone())), error);
     }

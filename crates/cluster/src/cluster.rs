@@ -1,0 +1,231 @@
+//! What drives the pure parts: two loops, and what other nodes call.
+//!
+//! Four times a second the *ruler* looks whether this node leads the control shard, proves it, and makes the
+//! change that the controller wants; and the *follower* lets the agent decide. Twice a second the follower reports.
+//! Jobs run in tasks of their own.
+//!
+//! Cost per node: two small messages a second, and a round to a quorum for each shard whose membership is to be told.
+
+mod ask;
+mod follow;
+mod jobs;
+mod rule;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::env::Env;
+use base::{DeviceId, GroupId, NodeId};
+use chunks::{Chunks, Fence};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use map::Current;
+use parking_lot::Mutex;
+use rpc::{JoinToken, Peers};
+use shard::{Execution, Procedure, Shard};
+
+use crate::agent::{self, Agent};
+use crate::control::{self, AddToken, Drain, Losses, Refusal, Remove, SetZone, TokenState};
+use crate::directory::Directory;
+use crate::health::{self, Now};
+use crate::home::Home;
+use crate::replication::Replication;
+use crate::report::DeviceReport;
+use crate::status::Status;
+use crate::wire::Declined;
+use rule::Rule;
+pub use service::{Handler, Service};
+
+/// Settings of membership.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub health: health::Config,
+    pub agent: agent::Config,
+}
+
+/// How long a join token is good if nobody says otherwise.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// Copies groups to new members of this node.
+pub trait Fill: Send + Sync + 'static {
+    /// Makes a filling member hold what the full ones hold. All nodes of the group keep older writers out.
+    ///
+    /// # Errors
+    /// Why it could not; what was copied stays.
+    fn fill(&self, group: GroupId, device: DeviceId) -> BoxFuture<'_, Result<(), String>>;
+}
+
+impl Fill for Chunks {
+    fn fill(&self, group: GroupId, device: DeviceId) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let progress = async |_: &chunks::Filled| {};
+            match Chunks::fill(self, group, device, progress).await {
+                Ok(filled) => {
+                    let chunks::Filled {
+                        present,
+                        copied,
+                        lost,
+                        ..
+                    } = filled;
+                    tracing::info!(%group, %device, present, copied, lost, "a member was filled");
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Says how the devices of this node are.
+pub type Devices = dyn Fn() -> Vec<DeviceReport> + Send + Sync;
+
+/// All that membership stands on.
+pub struct Parts {
+    pub env: Env,
+    pub node: NodeId,
+    /// The cluster's id, and how many shards it has.
+    pub cluster: u128,
+    pub shards: u16,
+    pub home: Home,
+    pub map: Current,
+    pub directory: Directory,
+    pub fence: Arc<Fence>,
+    /// The control shard, wherever it is led.
+    pub control: Shard,
+    pub replication: Arc<dyn Replication>,
+    pub peers: Peers,
+    pub fill: Arc<dyn Fill>,
+    pub devices: Arc<Devices>,
+    /// Where this node's port is, the best first.
+    pub addresses: Vec<String>,
+    pub config: Config,
+}
+
+/// This node as one of the cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    agent: Mutex<Agent>,
+    rule: Mutex<Option<Rule>>,
+    /// Who led the control group when it was last asked.
+    leader: Mutex<Option<NodeId>>,
+    /// Making and destroying replicas exclude each other, so that each sees what the map says meanwhile.
+    replicas: tokio::sync::Mutex<()>,
+    /// Maps are written one after the other.
+    file: tokio::sync::Mutex<()>,
+}
+
+impl Cluster {
+    /// Nothing runs before [`Cluster::run`].
+    pub fn new(parts: Parts) -> Self {
+        let agent = Agent::new(parts.node, parts.config.agent, parts.map.get());
+        Self {
+            inner: Arc::new(Inner {
+                parts,
+                agent: Mutex::new(agent),
+                rule: Mutex::default(),
+                leader: Mutex::default(),
+                replicas: tokio::sync::Mutex::default(),
+                file: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// Takes part in the cluster until `stop` is ready.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        self.inner
+            .parts
+            .directory
+            .learn(&self.inner.parts.map.get())
+            .await;
+        let loops = async {
+            tokio::join!(self.rule(), self.follow(), self.report(), self.look_up());
+        };
+        tokio::select! {
+            () = loops => {}
+            () = stop => {}
+        }
+        // What is not up to date any more takes no chunks from others.
+        self.inner.parts.fence.close();
+    }
+
+    /// Names of nodes may come to mean other addresses.
+    async fn look_up(&self) {
+        const PAUSE: Duration = Duration::from_secs(30);
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let map = self.inner.parts.map.get();
+            self.inner.parts.directory.learn(&map).await;
+        }
+    }
+
+    fn now(&self) -> Now {
+        let clock = &self.inner.parts.env.clock;
+        Now {
+            monotonic: clock.monotonic(),
+            wall: clock.now(),
+        }
+    }
+
+    /// How the cluster is, by who knows it.
+    pub async fn status(&self) -> Result<Status, Declined> {
+        self.ask_status().await
+    }
+
+    /// Makes a token that lets one node in, once, within this time.
+    pub async fn create_token(&self, life: Duration) -> Result<JoinToken, Declined> {
+        self.ask_token(life).await
+    }
+
+    /// All tokens that are not forgotten yet.
+    pub async fn tokens(&self) -> Result<Vec<TokenState>, Declined> {
+        let tokens = self.inner.parts.control.query(control::ListTokens {}).await;
+        tokens.map_err(declined)
+    }
+
+    pub async fn remove_token(&self, id: u64) -> Result<(), Declined> {
+        self.execute(control::RemoveToken { id }).await
+    }
+
+    /// Lets a node give away all that it holds, or be used again.
+    pub async fn drain(&self, node: NodeId, is_draining: bool) -> Result<(), Declined> {
+        self.execute(Drain { node, is_draining }).await
+    }
+
+    pub async fn set_zone(&self, node: NodeId, zone: String) -> Result<(), Declined> {
+        self.execute(SetZone { node, zone }).await
+    }
+
+    /// Removes a node for ever.
+    pub async fn remove(&self, node: NodeId, losses: Losses) -> Result<(), Declined> {
+        self.execute(Remove { node, losses }).await
+    }
+
+    async fn execute<P>(&self, procedure: P) -> Result<P::Output, Declined>
+    where
+        P: Procedure<Error = Refusal>,
+    {
+        let done = self.inner.parts.control.execute(procedure).await;
+        done.map_err(declined)
+    }
+
+    async fn add_token(&self, token: &JoinToken) -> Result<(), Declined> {
+        let record = token.record();
+        self.execute(AddToken { record }).await
+    }
+}
+
+fn declined(error: Execution<Refusal>) -> Declined {
+    match error {
+        Execution::Refused(refusal) => Declined::Refused(refusal),
+        Execution::Shard(error) => Declined::Unavailable(error.to_string()),
+    }
+}

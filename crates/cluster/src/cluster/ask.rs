@@ -1,0 +1,144 @@
+//! What a node asks of the control leader, whoever that is now.
+//!
+//! The control shard's replicas are in the map, so their nodes are asked one after the other, the one that
+//! answered last time first. Who does not lead says so at once.
+
+use std::time::Duration;
+
+use base::{NodeId, ShardId};
+use bytes::Bytes;
+use map::Map;
+use rpc::JoinToken;
+use tokio::time::Instant;
+
+use super::Cluster;
+use crate::control::Refusal;
+use crate::report::{Answer, Reign, Report};
+use crate::status::Status;
+use crate::wire::{self, Declined};
+
+/// A report is of use until the next but one.
+const REPORT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A node that is silent for so long is not waited for while there are others to ask.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(400);
+
+/// A person waits; in this time another leader has been elected.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(8);
+
+/// Between two rounds of asking everybody.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Cluster {
+    /// Reports. Gives the controller's reign, and a newer map.
+    pub(super) async fn ask_report(
+        &self,
+        report: &Report,
+    ) -> Result<(Reign, Option<Map>), Declined> {
+        let deadline = Instant::now() + REPORT_TIME_MAX;
+        let answer = self
+            .ask(wire::REPORT, wire::encode(report), deadline)
+            .await?;
+        let Answer { reign, map } = wire::decode(&answer)?;
+        let map = map.map(|map| Map::decode(&map)).transpose();
+        let map = map.map_err(|bad| Declined::Malformed(bad.to_string()))?;
+        Ok((reign, map))
+    }
+
+    pub(super) async fn ask_status(&self) -> Result<Status, Declined> {
+        let deadline = Instant::now() + REQUEST_TIME_MAX;
+        let answer = self
+            .ask_patiently(wire::STATUS, Bytes::new(), deadline)
+            .await?;
+        wire::decode(&answer)
+    }
+
+    /// Has a request to join decided: gives the encoded welcome.
+    pub(super) async fn ask_join(&self, request: Bytes) -> Result<Bytes, Declined> {
+        let deadline = Instant::now() + REQUEST_TIME_MAX;
+        self.ask_patiently(wire::JOIN, request, deadline).await
+    }
+
+    /// A token names the authority, whose certificate every node has in its own credentials.
+    pub(super) async fn ask_token(&self, life: Duration) -> Result<JoinToken, Declined> {
+        let env = &self.inner.parts.env;
+        let credentials = self.inner.parts.home.credentials();
+        let credentials = credentials.map_err(|error| Declined::Unavailable(error.to_string()))?;
+        let credentials = credentials.ok_or(Declined::Refused(Refusal::NoAuthority))?;
+        let expires = env.clock.now().after(life);
+        let token = JoinToken::new(&*env.entropy, expires, credentials.authority());
+        self.add_token(&token).await?;
+        Ok(token)
+    }
+
+    /// As [`Cluster::ask`], again and again while there may be a leader soon.
+    async fn ask_patiently(
+        &self,
+        service: u16,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, Declined> {
+        loop {
+            match self.ask(service, body.clone(), deadline).await {
+                Err(Declined::NotLeading | Declined::Unavailable(_))
+                    if Instant::now() + PAUSE < deadline =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Asks the control leader.
+    async fn ask(&self, service: u16, body: Bytes, deadline: Instant) -> Result<Bytes, Declined> {
+        let mut last = Declined::NotLeading;
+        for node in self.control_nodes() {
+            let attempt =
+                deadline.min(Instant::now() + ATTEMPT_TIME_MAX.max(deadline_share(deadline)));
+            let answer = match node == self.inner.parts.node {
+                true => {
+                    self.lead(self.inner.parts.node, service, body.clone())
+                        .await
+                }
+                false => self.ask_node(node, service, body.clone(), attempt).await,
+            };
+            match answer {
+                Ok(answer) => {
+                    *self.inner.leader.lock() = Some(node);
+                    return Ok(answer);
+                }
+                Err(declined @ (Declined::NotLeading | Declined::Unavailable(_))) => {
+                    last = declined;
+                }
+                Err(declined @ (Declined::Refused(_) | Declined::Malformed(_))) => {
+                    return Err(declined);
+                }
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// The nodes that may lead the control group, the likeliest first.
+    fn control_nodes(&self) -> Vec<NodeId> {
+        let map = self.inner.parts.map.load();
+        let replicas = map.shards.get(&ShardId::CONTROL);
+        let devices = replicas.into_iter().flat_map(|one| one.devices());
+        let nodes = devices.filter_map(|id| map.devices.get(&id).map(|device| device.node));
+        let mut nodes: Vec<_> = nodes.collect();
+        // Before the shard is in the map, it is where the cluster began.
+        nodes.extend(nodes.is_empty().then_some(NodeId::FIRST));
+        let last = *self.inner.leader.lock();
+        nodes.sort_by_key(|node| (Some(*node) != last, *node));
+        nodes.dedup();
+        nodes
+    }
+}
+
+/// A third of the time that is left: there are three to be asked.
+fn deadline_share(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()) / 3
+}

@@ -1,0 +1,115 @@
+//! What membership asks of the Raft groups of this node, and what they ask of the network.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{DeviceId, ShardId};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use shard::Error;
+
+/// One life of a replica: a device whose replica was destroyed and made again has another one, and is
+/// another voter, who has never voted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ReplicaId(pub u64);
+
+/// A shard that is led by a replica of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    pub shard: ShardId,
+    /// The device of the replica that leads.
+    pub leader: DeviceId,
+    pub term: u64,
+    pub voters: BTreeMap<DeviceId, ReplicaId>,
+    pub learners: BTreeMap<DeviceId, ReplicaId>,
+    /// The learners that have all but the latest entries.
+    pub ready: BTreeSet<DeviceId>,
+    /// The membership is committed, and none other under way.
+    pub is_settled: bool,
+}
+
+/// The Raft groups of this node.
+pub trait Replication: Send + Sync + 'static {
+    /// The replicas that are here.
+    fn local(&self) -> Vec<(DeviceId, ShardId)>;
+
+    /// Makes an empty replica that waits for a leader. One that is there stays as it is. It is waited for to its end,
+    /// as is the destruction.
+    fn create(&self, device: DeviceId, shard: ShardId) -> BoxFuture<'_, Result<ReplicaId, Error>>;
+
+    /// Ends a replica and deletes what it holds; one that is not there changes nothing.
+    fn destroy(&self, device: DeviceId, shard: ShardId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// The shards that this node leads, as far as it knows.
+    fn led(&self) -> Vec<Led>;
+
+    /// Proves, by asking a quorum, that this node led the shard after the call began.
+    fn prove(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Makes these the replicas of a shard that this node leads in this term, by joint consensus; in
+    /// another term it is refused, because what was decided then may be out of date. On `Ok` it is
+    /// committed.
+    fn set_membership(
+        &self,
+        shard: ShardId,
+        term: u64,
+        voters: Vec<(DeviceId, ReplicaId)>,
+        learners: Vec<(DeviceId, ReplicaId)>,
+    ) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Asks a voter to take over a shard that this node leads.
+    fn transfer(&self, shard: ShardId, to: DeviceId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// A message of Raft for a replica of this node. It may be lost.
+    fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes);
+
+    /// A piece of a snapshot for a replica of this node; gives the answer.
+    ///
+    /// # Cancel safety
+    /// The future is dropped when the sender has gone, as that of [`Replication::answer`].
+    fn receive_piece(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        piece: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>>;
+
+    /// Runs an encoded procedure or query on a shard that `device` is thought to lead; gives the encoded
+    /// answer.
+    fn answer(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        name: String,
+        call: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>>;
+}
+
+/// The way to the replicas on other nodes, and back to those of this one.
+pub trait Network: Send + Sync + 'static {
+    /// Sends a message of Raft. Never waits; what there is no room for is lost.
+    fn send(&self, to: DeviceId, shard: ShardId, message: Bytes);
+
+    /// Sends a piece of a snapshot and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it certainly did not arrive, [`Error::Unknown`] if it may have.
+    fn send_piece(
+        &self,
+        to: DeviceId,
+        shard: ShardId,
+        piece: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>>;
+
+    /// Has an encoded procedure or query run on a shard by the device that leads it.
+    ///
+    /// # Errors
+    /// As [`Network::send_piece`]; and what [`Replication::answer`] over there says.
+    fn call(
+        &self,
+        to: DeviceId,
+        shard: ShardId,
+        name: String,
+        call: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>>;
+}

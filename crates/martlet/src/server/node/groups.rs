@@ -1,0 +1,188 @@
+//! The Raft groups of this node, as membership wants them.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::env::Env;
+use base::{DeviceId, ShardId};
+use bytes::Bytes;
+use cluster::{Led, ReplicaId, Replication, control};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use shard::{Error, Registry, Shards};
+
+/// A change needs a round to a majority for each of its two steps.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Nothing is lost by trying again.
+const NOT_NOW: Error = Error::Unavailable {
+    retry_in: Duration::from_millis(200),
+};
+
+pub(super) struct Groups {
+    env: Env,
+    /// Whoever closes them is not kept from it.
+    shards: Weak<Shards>,
+    registry: Registry,
+}
+
+impl Groups {
+    pub(super) fn new(env: &Env, shards: &Arc<Shards>) -> Arc<Self> {
+        Arc::new(Self {
+            env: env.clone(),
+            shards: Arc::downgrade(shards),
+            registry: control::registry(namespace::registry()),
+        })
+    }
+
+    fn shards(&self) -> Result<Arc<Shards>, Error> {
+        self.shards.upgrade().ok_or(NOT_NOW)
+    }
+
+    /// Waits until these are the voters, and nothing is under way.
+    async fn changed(&self, shards: &Shards, shard: ShardId, voters: &[DeviceId]) -> bool {
+        let until = self.env.clock.monotonic() + CHANGE_TIME_MAX;
+        while self.env.clock.monotonic() < until {
+            let led = shards.led().into_iter().find(|led| led.shard == shard);
+            let Some(led) = led else { return false };
+            let mut now: Vec<_> = led.voters.iter().map(|(device, _)| *device).collect();
+            now.sort_unstable();
+            if led.is_settled && now == voters {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
+    }
+}
+
+/// What a device that does not do it means for membership: somebody will try again.
+fn failed(error: device::Error) -> Error {
+    tracing::warn!(%error, "a replica was not made or removed");
+    NOT_NOW
+}
+
+fn theirs(members: Vec<(DeviceId, ReplicaId)>) -> Vec<(DeviceId, shard::ReplicaId)> {
+    let id = |(device, id): (DeviceId, ReplicaId)| (device, shard::ReplicaId(id.0));
+    members.into_iter().map(id).collect()
+}
+
+fn ours<T: FromIterator<(DeviceId, ReplicaId)>>(members: Vec<(DeviceId, shard::ReplicaId)>) -> T {
+    let id = |(device, id): (DeviceId, shard::ReplicaId)| (device, ReplicaId(id.0));
+    members.into_iter().map(id).collect()
+}
+
+impl Replication for Groups {
+    fn local(&self) -> Vec<(DeviceId, ShardId)> {
+        self.shards()
+            .map_or_else(|_| Vec::new(), |shards| shards.replicas())
+    }
+
+    fn create(&self, device: DeviceId, shard: ShardId) -> BoxFuture<'_, Result<ReplicaId, Error>> {
+        async move {
+            let id = self.shards()?.create(device, shard).await;
+            id.map(|id| ReplicaId(id.0)).map_err(failed)
+        }
+        .boxed()
+    }
+
+    fn destroy(&self, device: DeviceId, shard: ShardId) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            let destroyed = self.shards()?.destroy(device, shard).await;
+            destroyed.map_err(failed)
+        }
+        .boxed()
+    }
+
+    fn led(&self) -> Vec<Led> {
+        let Ok(shards) = self.shards() else {
+            return Vec::new();
+        };
+        let led = |led: shard::Led| Led {
+            shard: led.shard,
+            leader: led.leader,
+            term: led.term,
+            voters: ours(led.voters),
+            learners: ours(led.learners),
+            ready: led.ready.into_iter().collect(),
+            is_settled: led.is_settled,
+        };
+        shards.led().into_iter().map(led).collect()
+    }
+
+    fn prove(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            let term = self.shards()?.prove(shard).await;
+            term.map(drop).ok_or(NOT_NOW)
+        }
+        .boxed()
+    }
+
+    fn set_membership(
+        &self,
+        shard: ShardId,
+        term: u64,
+        voters: Vec<(DeviceId, ReplicaId)>,
+        learners: Vec<(DeviceId, ReplicaId)>,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            let shards = self.shards()?;
+            let mut wanted: Vec<_> = voters.iter().map(|(device, _)| *device).collect();
+            wanted.sort_unstable();
+            let (voters, learners) = (theirs(voters), theirs(learners));
+            let has_begun = shards.change(shard, term, &voters, &learners);
+            match has_begun && self.changed(&shards, shard, &wanted).await {
+                true => Ok(()),
+                false => Err(NOT_NOW),
+            }
+        }
+        .boxed()
+    }
+
+    fn transfer(&self, shard: ShardId, to: DeviceId) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            match self.shards()?.transfer(shard, to) {
+                true => Ok(()),
+                false => Err(NOT_NOW),
+            }
+        }
+        .boxed()
+    }
+
+    fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
+        if let Ok(shards) = self.shards() {
+            shards.receive(device, shard, message);
+        }
+    }
+
+    fn receive_piece(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        piece: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>> {
+        async move {
+            let shards = self.shards()?;
+            // A piece that is the last one is installed, whether or not its sender still waits.
+            let received =
+                tokio::spawn(async move { shards.receive_piece(device, shard, piece).await });
+            received.await.ok().flatten().ok_or(NOT_NOW)
+        }
+        .boxed()
+    }
+
+    fn answer(
+        &self,
+        _device: DeviceId,
+        shard: ShardId,
+        name: String,
+        call: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Error>> {
+        async move {
+            let shards = self.shards()?;
+            Ok(self.registry.call(&shards, shard, &name, call).await)
+        }
+        .boxed()
+    }
+}
