@@ -20,7 +20,7 @@ pub(super) const KEYS: &[u8] = b"Mk";
 pub(super) const KEYS_END: &[u8] = b"Ml";
 /// Who is the controller: [`ReignRow`].
 pub(super) const REIGN: &[u8] = b"Mr";
-/// Join tokens, by id: [`super::tokens::TokenRow`].
+/// Join tokens, by id: see `tokens`.
 pub(super) const TOKENS: &[u8] = b"Mt";
 /// Behind all of them.
 pub(super) const TOKENS_END: &[u8] = b"Mu";
