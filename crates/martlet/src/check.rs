@@ -63,6 +63,8 @@ struct Outcome {
     pending_uploads: u64,
     /// What crashes left behind: the server cleans it up.
     leftovers: u64,
+    /// Copies that other devices have taken over.
+    left_behind: u64,
     problems_total: u64,
     /// The first thousand.
     problems: Vec<String>,
@@ -90,6 +92,7 @@ impl Outcome {
         self.garbage = report.garbage;
         self.pending_uploads = report.pending_uploads;
         self.leftovers = report.leftover_records + report.leftover_lines;
+        self.left_behind = report.left_behind;
         self.problems_total += report.problems_total;
         let problems = report.problems.iter().map(ToString::to_string);
         let room = PROBLEMS_MAX - self.problems.len();
@@ -128,6 +131,12 @@ impl Outcome {
                 count(self.garbage),
                 count(self.pending_uploads),
                 count(self.leftovers)
+            ));
+        }
+        if self.left_behind > 0 {
+            text.push_str(&format!(
+                "Left behind: {} copies on devices that others have taken over from. They take space.\n",
+                count(self.left_behind)
             ));
         }
         if self.problems_total == 0 {
