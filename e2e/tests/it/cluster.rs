@@ -85,7 +85,6 @@ fn two_of_three_nodes_serve() {
 }
 
 #[test]
-#[ignore = "run once, with a complaint of the check since mended; not yet seen to pass"]
 fn a_cluster_grows_under_load() {
     check(Scenario::Growth, 5, 0);
 }
