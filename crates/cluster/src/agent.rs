@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use base::{DeviceId, NodeId, ShardId};
 use map::{Epoch, Fill, Map, Membership};
+use shard::{Led, ReplicaId};
 
-use crate::replication::{Led, ReplicaId};
 use crate::report::{DeviceReport, Filled, MEMBERSHIPS_MAX, Reign, Report};
 use jobs::Jobs;
 

@@ -37,7 +37,7 @@ pub use health::{Config as HealthConfig, Now};
 pub use home::{Error as HomeError, Home, Joining};
 pub use join::{Error as JoinError, Member, Newcomer, found, join};
 pub use network::Wires;
-pub use replication::{Led, Network, ReplicaId, Replication};
+pub use replication::Replication;
 pub use report::{Answer, Condition, DeviceReport, Filled, Reign, Report};
 pub use status::{DeviceStatus, NodeStatus, Status, Unsettled};
 pub use wire::{CHUNKS, Declined};

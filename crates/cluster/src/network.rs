@@ -18,7 +18,7 @@ use rpc::{CallError, Lane, Peers};
 use shard::Error;
 use tokio::time::Instant;
 
-use crate::replication::{Network, Replication};
+use crate::replication::Replication;
 use crate::wire;
 
 /// What may wait for one node: more than Raft has in flight for all shards of a node. The rest is lost, and
@@ -44,7 +44,7 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// After something that could not be sent.
 const SOON: Duration = Duration::from_millis(200);
 
-/// [`Network`] over the node port. Cheap to clone.
+/// The way to the replicas on other nodes, and back to those of this one, by the node port. Cheap to clone.
 #[derive(Clone)]
 pub struct Wires {
     inner: Arc<Inner>,
@@ -193,8 +193,10 @@ impl Wires {
     }
 }
 
-impl Network for Wires {
-    fn send(&self, to: DeviceId, shard: ShardId, message: Bytes) {
+/// What [`shard::Peers`] asks for, by the newest map.
+impl Wires {
+    /// See [`shard::Peers::send`].
+    pub fn send(&self, to: DeviceId, shard: ShardId, message: Bytes) {
         match (self.node_of(to), self.here()) {
             (Some(node), Some(here)) if node == self.inner.node => {
                 here.receive(to, shard, message);
@@ -204,7 +206,8 @@ impl Network for Wires {
         }
     }
 
-    fn send_piece(
+    /// See [`shard::Peers::send_piece`].
+    pub fn send_piece(
         &self,
         to: DeviceId,
         shard: ShardId,
@@ -227,7 +230,8 @@ impl Network for Wires {
         .boxed()
     }
 
-    fn call(
+    /// See [`shard::Peers::call`].
+    pub fn call(
         &self,
         to: DeviceId,
         shard: ShardId,

@@ -1,32 +1,9 @@
-//! What membership asks of the Raft groups of this node, and what they ask of the network.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! What membership asks of the Raft groups of this node.
 
 use base::{DeviceId, ShardId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
-use shard::Error;
-
-/// One life of a replica: a device whose replica was destroyed and made again has another one, and is
-/// another voter, who has never voted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ReplicaId(pub u64);
-
-/// A shard that is led by a replica of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Led {
-    pub shard: ShardId,
-    /// The device of the replica that leads.
-    pub leader: DeviceId,
-    pub term: u64,
-    pub voters: BTreeMap<DeviceId, ReplicaId>,
-    pub learners: BTreeMap<DeviceId, ReplicaId>,
-    /// The learners that have all but the latest entries.
-    pub ready: BTreeSet<DeviceId>,
-    /// The membership is committed, and none other under way.
-    pub is_settled: bool,
-}
+use shard::{Error, Led, ReplicaId};
 
 /// The Raft groups of this node.
 pub trait Replication: Send + Sync + 'static {
@@ -79,35 +56,6 @@ pub trait Replication: Send + Sync + 'static {
     fn answer(
         &self,
         device: DeviceId,
-        shard: ShardId,
-        name: String,
-        call: Bytes,
-    ) -> BoxFuture<'_, Result<Bytes, Error>>;
-}
-
-/// The way to the replicas on other nodes, and back to those of this one.
-pub trait Network: Send + Sync + 'static {
-    /// Sends a message of Raft. Never waits; what there is no room for is lost.
-    fn send(&self, to: DeviceId, shard: ShardId, message: Bytes);
-
-    /// Sends a piece of a snapshot and waits for the answer.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if it certainly did not arrive, [`Error::Unknown`] if it may have.
-    fn send_piece(
-        &self,
-        to: DeviceId,
-        shard: ShardId,
-        piece: Bytes,
-    ) -> BoxFuture<'_, Result<Bytes, Error>>;
-
-    /// Has an encoded procedure or query run on a shard by the device that leads it.
-    ///
-    /// # Errors
-    /// As [`Network::send_piece`]; and what [`Replication::answer`] over there says.
-    fn call(
-        &self,
-        to: DeviceId,
         shard: ShardId,
         name: String,
         call: Bytes,

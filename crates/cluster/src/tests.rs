@@ -14,7 +14,9 @@ use testkit::Random;
 use crate::agent::{self, Action, Agent, End, Job, Round};
 use crate::report::{Condition, DeviceReport, Reign, Report};
 use crate::status::Status;
-use crate::{Change, Controller, HealthConfig, Led, Now, ReplicaId};
+use shard::{Led, ReplicaId};
+
+use crate::{Change, Controller, HealthConfig, Now};
 
 const SHARDS: u16 = 5;
 const SIZE: u64 = 1 << 40;
@@ -194,6 +196,7 @@ impl World {
                 .copied()
                 .filter(|id| self.is_reachable(*id))
                 .collect(),
+            near: BTreeSet::new(),
             is_settled: true,
         });
         led.collect()

@@ -258,11 +258,11 @@ fn read_shards(
             }
         }
     }
-    let (mut counters, mut counted) = (Vec::new(), BTreeSet::new());
+    let mut counters = Vec::new();
     for shards in &all {
         for id in shards.shards() {
             // Those of the replica whose rows are looked at.
-            let is_first = counted.insert(id);
+            let is_first = furthest(&all, id).is_some_and(|one| std::ptr::eq(one, shards));
             let walked = shards.visit(id, &mut |key, row| match row {
                 Ok(Row::Counter(value)) if is_first => {
                     let key = key.to_vec().into();
@@ -283,6 +283,19 @@ fn read_shards(
     Ok((all, counters))
 }
 
+/// Of several replicas of a shard, the one that would lead it: others may be behind.
+fn furthest(shards: &[shard::Offline], id: ShardId) -> Option<&shard::Offline> {
+    let mut best = None;
+    for one in shards {
+        // Of those that go as far, the first.
+        let is_further = |best: &shard::Offline| one.position(id) > best.position(id);
+        if one.position(id).is_some() && best.is_none_or(is_further) {
+            best = Some(one);
+        }
+    }
+    best
+}
+
 /// A snapshot of every shard; `None` if damage, which has been noted, keeps one from being read.
 fn views(
     devices: &[device::Offline],
@@ -292,7 +305,7 @@ fn views(
     let count = devices.first().map_or(0, |device| device.identity().shards);
     let mut views = Vec::new();
     for id in (0..count).map(ShardId) {
-        match shards.iter().find_map(|shards| shards.view(id)) {
+        match furthest(shards, id).and_then(|shards| shards.view(id)) {
             Some(Ok(view)) => views.push(view),
             Some(Err(error)) => outcome.problem(format!("{id}: {error}")),
             None if outcome.problems_total > 0 => {}

@@ -324,6 +324,8 @@ impl<D: Data> Raft<D> {
             Body::CanvassReply { granted } => self.canvass_answered(now, from, term, granted),
             Body::Vote { last, .. } => self.asked_for_vote(now, from, last),
             Body::VoteReply { granted } => self.vote_answered(now, from, granted),
+            // A term has one leader: nobody can have sent that.
+            Body::Append { .. } if self.role() == Role::Leader => {}
             Body::Append {
                 prev,
                 entries,

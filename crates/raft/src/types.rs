@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Membership;
 
 /// One life of one replica. Drawn at random when the replica is made, and never used again: a replica that
 /// lost its memory is another one, which has promised nothing yet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ReplicaId(pub u64);
 
 impl fmt::Debug for ReplicaId {

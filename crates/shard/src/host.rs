@@ -79,13 +79,14 @@ impl Host {
         shard: ShardId,
         replica: ReplicaId,
     ) -> Result<Arc<Core>, device::Error> {
-        let _writing = self.writing.lock();
-        self.device.health().check_write()?;
         let state = StateRecord {
             replica,
             ..StateRecord::NOBODY
         };
+        // Not with the tree in hand: the log may wait for a flush.
         self.write_state(shard, state)?;
+        let _writing = self.writing.lock();
+        self.device.health().check_write()?;
         let add = || -> Result<Core, Failure> {
             self.tree.add(shard, &Memo::new(replica))?;
             Ok(Core::new(shard, Some(self.tree.clone()))?)
@@ -97,10 +98,10 @@ impl Host {
 
     /// Removes a replica that has been stopped, and all that it had. Waits for the disk.
     pub(crate) fn remove(&self, shard: ShardId) -> Result<(), device::Error> {
-        let _writing = self.writing.lock();
-        self.device.health().check_write()?;
         // From here on it is gone, whatever the tree still has.
         self.write_state(shard, StateRecord::NOBODY)?;
+        let _writing = self.writing.lock();
+        self.device.health().check_write()?;
         self.replicas.write().remove(&shard);
         let core = self.cores.write().remove(&shard);
         let removed = self.tree.remove(shard);

@@ -47,7 +47,6 @@ pub use peers::Peers;
 pub use procedure::{Execution, Latch, Procedure, Query, Wire};
 pub use raft::ReplicaId;
 pub use registry::Registry;
-pub use remote::Remote;
 pub use shard::Shard;
 pub use shards::{Config, Led, Shards};
 pub use tree::{Row, whole_pages};

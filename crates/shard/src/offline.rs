@@ -57,6 +57,13 @@ impl Offline {
         self.shards.keys().copied()
     }
 
+    /// How far the device's replica of the shard goes: term and index of its last entry, by which replicas
+    /// compare. `None` if the device does not have it.
+    pub fn position(&self, shard: ShardId) -> Option<(u64, u64)> {
+        let last = self.shards.get(&shard)?.memo().applied;
+        Some((last.term, last.index))
+    }
+
     /// The shard as it is; `None` if the device does not have it.
     pub fn view(&self, shard: ShardId) -> Option<Result<View, Error>> {
         self.shards.get(&shard).map(Core::view)

@@ -1,48 +1,13 @@
-//! Shards that another node leads.
+//! Asking where a shard is led.
 
 use std::time::Duration;
 
 use base::{DeviceId, ShardId};
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
 use crate::peers::Post;
 use crate::replica::Refusal;
 use crate::wire::{self, Answer};
 use crate::{Error, Execution, Wire};
-
-/// Has calls run where a shard is led.
-pub trait Remote: Send + Sync + 'static {
-    /// The encoded answer of the shard's leader to an encoded call, as [`crate::Registry::call`]
-    /// gives it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the call was certainly not run, else [`Error::Unknown`].
-    fn call(
-        &self,
-        shard: ShardId,
-        name: &'static str,
-        call: Bytes,
-    ) -> BoxFuture<'_, Result<Bytes, Error>>;
-}
-
-/// Calls what `call` encodes.
-pub(crate) async fn call<C: Wire, T: Wire, E: Wire>(
-    remote: &dyn Remote,
-    shard: ShardId,
-    name: &'static str,
-    call: C,
-) -> Result<T, Execution<E>> {
-    let call = wire::encode(&call);
-    let answer = remote.call(shard, name, call).await?;
-    understand(shard, name, &answer).map_err(|refusal| match refusal {
-        Refusal::Failed(error) => error,
-        Refusal::Elsewhere(_) => {
-            let retry_in = Duration::from_millis(200);
-            Error::Unavailable { retry_in }.into()
-        }
-    })
-}
 
 /// Asks the node of a device.
 pub(crate) async fn ask<C: Wire, T: Wire, E: Wire>(

@@ -8,7 +8,7 @@ use base::env::Env;
 
 use crate::core::Core;
 use crate::latch::Latches;
-use crate::remote::{self, Remote};
+use crate::remote;
 use crate::replica::{Refusal, Unseen};
 use crate::table::{Place, Table};
 use crate::{Error, Execution, Procedure, Query, View};
@@ -28,8 +28,6 @@ enum Home {
     Replicas(Arc<Table>),
     /// In memory alone, for tests.
     Memory(Arc<Core>, Latches),
-    /// Wherever calls lead.
-    Remote(Arc<dyn Remote>),
 }
 
 /// After a question that got no answer.
@@ -51,11 +49,6 @@ impl Shard {
         Self { env, id, home }
     }
 
-    pub(crate) fn remote(env: Env, id: ShardId, remote: Arc<dyn Remote>) -> Self {
-        let home = Home::Remote(remote);
-        Self { env, id, home }
-    }
-
     pub fn id(&self) -> ShardId {
         self.id
     }
@@ -74,9 +67,6 @@ impl Shard {
             Home::Replicas(table) => table,
             Home::Memory(core, latches) => {
                 return self.execute_in_memory(core, latches, &procedure).await;
-            }
-            Home::Remote(remote) => {
-                return remote::call(&**remote, self.id, P::NAME, procedure).await;
             }
         };
         let mut search = Search::new(&self.env);
@@ -102,10 +92,6 @@ impl Shard {
         let table = match &self.home {
             Home::Replicas(table) => table,
             Home::Memory(core, _) => return query.answer(&core.view()?),
-            Home::Remote(remote) => {
-                let answer = remote::call(&**remote, self.id, Q::NAME, query).await;
-                return answer.map_err(unchanged);
-            }
         };
         let mut search = Search::new(&self.env);
         loop {
@@ -144,7 +130,6 @@ impl Shard {
                 let executed = self.execute_in_memory(core, latches, &procedure).await;
                 executed.map_err(Refusal::Failed)
             }
-            Home::Remote(_) => Err(Refusal::Elsewhere(None)),
         }
     }
 
@@ -162,7 +147,6 @@ impl Shard {
                 let view = core.view()?;
                 query.answer(&view).map_err(Refusal::Failed)
             }
-            Home::Remote(_) => Err(Refusal::Elsewhere(None)),
         }
     }
 
@@ -180,7 +164,6 @@ impl Shard {
         let table = match &self.home {
             Home::Replicas(table) => table,
             Home::Memory(core, _) => return core.view(),
-            Home::Remote(_) => return Err(Error::Unavailable { retry_in: SOON }),
         };
         let mut search = Search::new(&self.env);
         loop {
@@ -203,7 +186,7 @@ impl Shard {
     pub(crate) fn leader(&self) -> Arc<crate::replica::Replica> {
         match &self.home {
             Home::Replicas(table) => table.leader(self.id).expect("it leads here"),
-            Home::Memory(..) | Home::Remote(_) => panic!("no shard with replicas"),
+            Home::Memory(..) => panic!("no shard with replicas"),
         }
     }
 

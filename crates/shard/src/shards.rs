@@ -1,6 +1,6 @@
 //! All shards of this node: on which devices they are, making and opening them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +8,13 @@ use base::env::Env;
 use base::metrics::Report;
 use base::{DeviceId, ShardId};
 use bytes::Bytes;
-use device::Device;
+use device::{Device, Purpose};
 use raft::ReplicaId;
 use tracing::info;
 
 use crate::core::Core;
 use crate::host::{Flusher, Host, Opened, new_replica};
 use crate::peers::{Peers, Post};
-use crate::remote::Remote;
 use crate::replica::Replica;
 use crate::shard::Shard;
 use crate::table::Table;
@@ -136,10 +135,12 @@ impl Shards {
         Self::without_replicas(env, shards.collect())
     }
 
-    /// Shards of which none is on this node: all calls go through `remote`.
-    pub fn remote(env: &Env, count: u16, remote: &Arc<dyn Remote>) -> Self {
-        let shards = (0..count).map(|id| Shard::remote(env.clone(), ShardId(id), remote.clone()));
-        Self::without_replicas(env, shards.collect())
+    /// Shards of which none has a replica on this node.
+    #[cfg(test)]
+    pub(crate) fn elsewhere(env: &Env, count: u16, outside: Arc<dyn Peers>) -> Self {
+        let table = Table::new(Post::new(Some(outside)));
+        let shard = |id| Shard::replicated(env.clone(), ShardId(id), table.clone());
+        Self::without_replicas(env, (0..count).map(shard).collect())
     }
 
     fn without_replicas(env: &Env, shards: Vec<Shard>) -> Self {
@@ -189,6 +190,7 @@ impl Shards {
             return Ok(replica.id());
         }
         let host = self.hosts.get(&device).ok_or(device::Error::NotFound)?;
+        admit_state(host).await?;
         let id = new_replica(&self.env);
         let core = {
             let host = host.clone();
@@ -207,6 +209,9 @@ impl Shards {
     ///
     /// The caller must be sure that the shard does without it.
     pub async fn destroy(&self, device: DeviceId, shard: ShardId) -> Result<(), device::Error> {
+        if let Some(host) = self.hosts.get(&device) {
+            admit_state(host).await?;
+        }
         let Some(replica) = self.table.remove(shard, device) else {
             return Ok(());
         };
@@ -265,7 +270,7 @@ impl Shards {
             let here: Vec<_> = self.hosts.keys().copied().collect();
             let mut left = 0;
             for led in self.led() {
-                let mut others = led.voters.iter().map(|(device, _)| *device);
+                let mut others = led.voters.keys().copied();
                 let to = others.find(|one| led.near.contains(one) && !here.contains(one));
                 if let Some(to) = to {
                     left += 1;
@@ -362,6 +367,16 @@ impl Drop for Shards {
     }
 }
 
+/// Waits until the log has room for who lives in a shard: on a full device a flush makes some.
+async fn admit_state(host: &Host) -> Result<(), device::Error> {
+    const STATE_BYTES: u64 = 64;
+    let admitted = host.admit(STATE_BYTES, Purpose::Reclaim).await;
+    admitted.map_err(|_| match host.device().health().check_write() {
+        Err(error) => error,
+        Ok(()) => device::Error::Full,
+    })
+}
+
 /// A shard that a node leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Led {
@@ -369,12 +384,12 @@ pub struct Led {
     /// Of the replica that leads.
     pub leader: DeviceId,
     pub term: u64,
-    pub voters: Vec<(DeviceId, ReplicaId)>,
-    pub learners: Vec<(DeviceId, ReplicaId)>,
+    pub voters: BTreeMap<DeviceId, ReplicaId>,
+    pub learners: BTreeMap<DeviceId, ReplicaId>,
     /// Learners that have all but the latest entries.
-    pub ready: Vec<DeviceId>,
+    pub ready: BTreeSet<DeviceId>,
     /// Members that were heard of lately, the leader among them.
-    pub near: Vec<DeviceId>,
+    pub near: BTreeSet<DeviceId>,
     /// The membership is committed, and no change under way.
     pub is_settled: bool,
 }

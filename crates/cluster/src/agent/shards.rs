@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::DeviceId;
 use map::Map;
+use shard::{Led, ReplicaId};
 
 use super::Job;
-use crate::replication::{Led, ReplicaId};
 
 /// The next job for a shard, if there is one to do now.
 pub(super) fn next(map: &Map, led: &Led) -> Option<Job> {

@@ -48,6 +48,7 @@ fn led(voters: &[DeviceId], learners: &[DeviceId], ready: &[DeviceId]) -> Led {
         voters: replicas(voters),
         learners: replicas(learners),
         ready: ready.iter().copied().collect(),
+        near: BTreeSet::new(),
         is_settled: true,
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use base::{DeviceId, ShardId};
 use rpc::Lane;
+use shard::ReplicaId;
 use tokio::time::Instant;
 
 use super::Cluster;
 use crate::agent::{End, Event, Job};
-use crate::replication::ReplicaId;
 use crate::report::Filled;
 use crate::wire::{self, Declined, Prepare, Raise};
 

@@ -10,15 +10,15 @@ use bytes::Bytes;
 use map::{Map, Replicas, State};
 use parking_lot::Mutex;
 use rpc::{Credentials, Listener};
-use shard::Shards;
+use shard::{Led, ReplicaId, Shards};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
+use crate::Wires;
 use crate::join::{self, Newcomer};
 use crate::report::Condition;
-use crate::{Led, Network, ReplicaId, Wires};
 
 const CLUSTER: u128 = 0xc1;
 const SHARDS: u16 = 2;
@@ -123,6 +123,7 @@ impl Replication for Seen {
             voters: raft.voters.clone(),
             learners: raft.learners.clone(),
             ready: raft.learners.keys().copied().collect(),
+            near: BTreeSet::new(),
             is_settled: true,
         });
         led.collect()

@@ -71,9 +71,6 @@ impl<D: Data> Raft<D> {
 
     /// An append has come: its sender leads this term.
     pub(super) fn follow(&mut self, now: Duration, leader: ReplicaId) {
-        if let State::Leader(_) = self.role {
-            unreachable!("a term has one leader, and that is not sent its own appends");
-        }
         self.role = State::Follower {
             leader: Some(leader),
         };

@@ -66,9 +66,7 @@ impl<D: Data> Raft<D> {
                 }
             }
         }
-        let round = leader.round;
-        // No further than what it will have, so that it needs no second look.
-        let commit = self.commit;
+        let (round, commit) = (leader.round, self.commit);
         let keep = self.keep();
         self.send(
             to,
@@ -107,7 +105,11 @@ impl<D: Data> Raft<D> {
             .skip_while(|entry| entry.id.index <= decided || self.log.has(entry.id));
         let fresh: Vec<_> = fresh.collect();
         if let Some(first) = fresh.first() {
-            let first = first.id.index;
+            let LogId { term, index: first } = first.id;
+            if self.log.term(first - 1).is_none_or(|before| before > term) {
+                // No leader of ours sends that: it would contradict what is decided.
+                return Appended::Alive;
+            }
             let cut = (first <= self.log.last().index).then_some(first);
             if let Some(cut) = cut {
                 self.log.cut(cut);

@@ -239,6 +239,37 @@ fn what_no_replica_can_have_sent_changes_nothing() {
 }
 
 #[test]
+fn what_contradicts_itself_ends_nobody() {
+    let append = |prev, entries| Body::Append {
+        prev,
+        entries,
+        commit: 9,
+        keep: 0,
+        round: 0,
+    };
+    let entry = |term, index| Entry {
+        id: LogId { term, index },
+        payload: Payload::Data(1),
+    };
+    // Another leader of the same term.
+    let mut raft = leader();
+    let last = raft.last();
+    let body = append(last, vec![entry(1, last.index + 1)]);
+    raft.receive(NOW, message(2, 1, 1, body));
+    assert_eq!((raft.role(), raft.last()), (Role::Leader, last));
+    // An entry of an earlier term behind one that is decided.
+    let mut raft = replica(2, &[1, 2, 3]);
+    let start = LogId { term: 0, index: 1 };
+    let body = append(start, vec![entry(5, 2)]);
+    raft.receive(NOW, message(1, 2, 5, body));
+    written(&mut raft);
+    assert_eq!(raft.commit(), 2);
+    let body = append(start, vec![entry(3, 2), entry(3, 3)]);
+    raft.receive(NOW, message(1, 2, 5, body));
+    assert_eq!((raft.commit(), raft.last().index), (2, 2));
+}
+
+#[test]
 fn entries_are_kept_for_the_slow_within_bounds() {
     let mut raft = leader();
     for value in 0..100 {

@@ -1,9 +1,8 @@
-use crate::Execution;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::env::Env;
-use base::{ShardId, Timestamp};
+use base::{DeviceId, ShardId, Timestamp};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -11,7 +10,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::{Batch, Error, Latch, Remote, View};
+use crate::{Batch, Error, Execution, Latch, Peers, View};
 
 /// Sets a key, or refuses to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,33 +60,59 @@ fn registry() -> Registry {
     Registry::new().procedure::<Set>().query::<Get>()
 }
 
-/// The way to shards in the same process: through their wire forms.
-struct Near(Registry, Shards);
+/// The node of each device, as calls find it.
+struct Far<F> {
+    devices: Vec<DeviceId>,
+    answer: F,
+}
 
-impl Remote for Near {
+/// The answer of a device to a call.
+type Answered = BoxFuture<'static, Result<Bytes, Error>>;
+
+impl<F> Peers for Far<F>
+where
+    F: Fn(DeviceId, ShardId, &'static str, Bytes) -> Answered + Send + Sync + 'static,
+{
+    fn send(&self, _: DeviceId, _: ShardId, _: Bytes) {}
+
+    fn send_piece(&self, _: DeviceId, _: ShardId, _: Bytes) -> BoxFuture<'_, Result<Bytes, Error>> {
+        async { Err(Error::Unknown) }.boxed()
+    }
+
     fn call(
         &self,
+        to: DeviceId,
         shard: ShardId,
         name: &'static str,
         call: Bytes,
     ) -> BoxFuture<'_, Result<Bytes, Error>> {
-        async move { Ok(self.0.call(&self.1, shard, name, call).await) }.boxed()
+        (self.answer)(to, shard, name, call)
+    }
+
+    fn replicas(&self, _: ShardId) -> Vec<DeviceId> {
+        self.devices.clone()
     }
 }
 
-/// A way that ends in this answer.
-struct Answers(Result<Bytes, Error>);
-
-impl Remote for Answers {
-    fn call(&self, _: ShardId, _: &'static str, _: Bytes) -> BoxFuture<'_, Result<Bytes, Error>> {
-        let answer = self.0.clone();
-        async move { answer }.boxed()
-    }
+fn far(
+    answer: impl Fn(DeviceId, ShardId, &'static str, Bytes) -> Answered + Send + Sync + 'static,
+) -> Shards {
+    let devices = vec![DeviceId(1), DeviceId(2)];
+    Shards::elsewhere(&Env::real(), 2, Arc::new(Far { devices, answer }))
 }
 
-fn far(remote: impl Remote) -> Shards {
-    let remote: Arc<dyn Remote> = Arc::new(remote);
-    Shards::remote(&Env::real(), 2, &remote)
+/// Shards in the same process, through their wire forms.
+fn near(registry: Registry, here: Shards) -> Shards {
+    let there = Arc::new((registry, here));
+    far(move |_, shard, name, call| {
+        let there = there.clone();
+        async move { Ok(there.0.call(&there.1, shard, name, call).await) }.boxed()
+    })
+}
+
+/// Every call has this answer.
+fn answers(answer: Result<Bytes, Error>) -> Shards {
+    far(move |_, _, _, _| std::future::ready(answer.clone()).boxed())
 }
 
 fn set(value: Option<&'static str>) -> Set {
@@ -104,7 +129,7 @@ fn get() -> Get {
 #[tokio::test]
 async fn a_shard_elsewhere_is_used_as_one_that_is_here() {
     let here = Shards::volatile(&Env::real(), 2);
-    let far = far(Near(registry(), here));
+    let far = near(registry(), here);
     let shard = far.get(ShardId(1));
     assert_eq!(shard.query(get()).await, Ok(None));
     let first = shard.execute(set(Some("v"))).await.unwrap();
@@ -127,29 +152,59 @@ async fn every_failure_of_a_shard_arrives() {
     ];
     for error in all {
         let answer = wire::encode(&Answer::<(), ()>::Failed(error.clone()));
-        for way in [Ok(answer), Err(error.clone())] {
-            let far = far(Answers(way));
-            let failed = far.get(ShardId(0)).execute(set(None)).await;
-            assert_eq!(failed, Err(Execution::Shard(error.clone())));
-            let failed = far.get(ShardId(0)).query(get()).await.unwrap_err();
-            match error {
-                // It cannot have changed anything.
-                Error::Unknown => {
-                    assert!(matches!(
-                        failed,
-                        Execution::Shard(Error::Unavailable { .. })
-                    ));
-                }
-                _ => assert_eq!(failed, Execution::Shard(error.clone())),
-            }
-        }
+        let far = answers(Ok(answer));
+        let failed = far.get(ShardId(0)).execute(set(None)).await;
+        assert_eq!(failed, Err(Execution::Shard(error.clone())));
     }
+    // Sent, and not answered.
+    let far = answers(Err(Error::Unknown));
+    let failed = far.get(ShardId(0)).execute(set(None)).await;
+    assert_eq!(failed, Err(Execution::Shard(Error::Unknown)));
+    let failed = far.get(ShardId(0)).query(get()).await;
+    // It cannot have changed anything.
+    assert!(matches!(
+        failed,
+        Err(Execution::Shard(Error::Unavailable { .. }))
+    ));
+}
+
+#[tokio::test]
+async fn the_leader_is_looked_for() {
+    let here = Arc::new((registry(), Shards::volatile(&Env::real(), 2)));
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let shards = {
+        let asked = asked.clone();
+        far(move |device, shard, name, call| {
+            asked.lock().push(device.0);
+            let (here, count) = (here.clone(), asked.lock().len());
+            async move {
+                match (count, device.0) {
+                    // Not reached: then the other one.
+                    (1, _) => Err(Error::Unavailable {
+                        retry_in: Duration::ZERO,
+                    }),
+                    (_, 2) => {
+                        let elsewhere = Answer::<(), ()>::Elsewhere(Some(DeviceId(7)));
+                        Ok(wire::encode(&elsewhere))
+                    }
+                    _ => Ok(here.0.call(&here.1, shard, name, call).await),
+                }
+            }
+            .boxed()
+        })
+    };
+    shards
+        .get(ShardId(0))
+        .execute(set(Some("v")))
+        .await
+        .unwrap();
+    assert_eq!(*asked.lock(), [1, 2, 7]);
 }
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
     for bytes in ["", "\u{1}", "\u{2}\u{0}\u{0}", "\u{1}\u{9}"] {
-        let far = far(Answers(Ok(bytes.into())));
+        let far = answers(Ok(bytes.into()));
         let failed = far.get(ShardId(0)).execute(set(None)).await;
         assert_eq!(failed, Err(Error::Unknown.into()), "{bytes:?}");
     }
@@ -181,7 +236,7 @@ async fn what_is_not_understood_is_refused_and_not_run() {
     }
     assert_eq!(here.get(ShardId(0)).query(get()).await, Ok(None));
 
-    let far = far(Near(Registry::new(), here));
+    let far = near(Registry::new(), here);
     let failed = far.get(ShardId(0)).execute(set(Some("v"))).await;
     let is_unavailable = matches!(failed, Err(Execution::Shard(Error::Unavailable { .. })));
     assert!(is_unavailable);

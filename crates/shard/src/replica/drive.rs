@@ -42,7 +42,7 @@ impl Replica {
                 self.act(&mut state);
                 state.raft.deadline()
             };
-            let is_behind = match self.apply().await {
+            let is_behind = match self.apply() {
                 Ok(is_behind) => is_behind,
                 Err(error) => {
                     let (shard, device) = (self.shard(), self.device);
@@ -69,7 +69,7 @@ impl Replica {
     }
 
     /// Does what is decided, a part at a time; whether there is more.
-    async fn apply(self: &Arc<Self>) -> Result<bool, Error> {
+    fn apply(self: &Arc<Self>) -> Result<bool, Error> {
         let Ok(_applying) = self.applying.try_lock() else {
             // A snapshot is being installed; it wakes us when it is.
             return Ok(false);

@@ -32,12 +32,13 @@ fn led(shards: &Shards) -> Option<Led> {
 /// Makes the shard's only replica three.
 async fn grow(shards: &Shards) {
     let before = until("a leader", async || led(shards)).await;
-    let mut all = before.voters.clone();
+    let mut all: Vec<_> = before.voters.iter().map(|(d, id)| (*d, *id)).collect();
+    let first = all.clone();
     for number in 1..3 {
         let id = shards.create(device(number), SHARD).await.unwrap();
         all.push((device(number), id));
     }
-    assert!(shards.change(SHARD, before.term, &before.voters, &all[1..]));
+    assert!(shards.change(SHARD, before.term, &first, &all[1..]));
     until("the learners have caught up", async || {
         let now = led(shards)?;
         (now.is_settled && now.ready.len() == 2).then_some(())
@@ -111,17 +112,10 @@ async fn a_replica_that_leaves_takes_nothing_with_it_and_comes_back_as_another()
     let shards = world.open().await;
     grow(&shards).await;
     let before = led(&shards).unwrap();
-    let (leaver, id) = *before
-        .voters
-        .iter()
-        .find(|(device, _)| *device != before.leader)
-        .unwrap();
-    let stay: Vec<_> = before
-        .voters
-        .iter()
-        .copied()
-        .filter(|(one, _)| *one != leaver)
-        .collect();
+    let voters = before.voters.iter().map(|(device, id)| (*device, *id));
+    let (mut leave, stay): (Vec<_>, Vec<_>) = voters.partition(|(one, _)| *one != before.leader);
+    let (leaver, id) = leave.remove(0);
+    let stay = [stay, leave].concat();
     assert!(shards.change(SHARD, before.term, &stay, &[]));
     until("it has left", async || {
         let now = led(&shards)?;

@@ -91,6 +91,22 @@ async fn deletes_always_find_room_in_the_log() {
 }
 
 #[tokio::test]
+async fn replicas_come_and_go_on_a_full_device() {
+    let world = super::SimWorld::new();
+    world.fill_disk();
+    let shards = world.open().await.unwrap();
+    let (device, shard) = (base::DeviceId(1), base::ShardId(7));
+    // Each takes two blocks: several times what all files of the log hold.
+    for number in 0..200 {
+        let made = shards.create(device, shard).await;
+        assert!(made.is_ok(), "{number}: {made:?}");
+        shards.destroy(device, shard).await.unwrap();
+        write(first(&shards), |batch| batch.delete("k")).await;
+    }
+    shards.kill().await;
+}
+
+#[tokio::test]
 async fn a_batch_that_no_log_file_holds_is_refused() {
     let world = World::new(1, 1);
     let shards = world.open().await;

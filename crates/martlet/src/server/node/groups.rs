@@ -6,10 +6,10 @@ use std::time::Duration;
 use base::env::Env;
 use base::{DeviceId, ShardId};
 use bytes::Bytes;
-use cluster::{Led, ReplicaId, Replication, control};
+use cluster::{Replication, control};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use shard::{Error, Registry, Shards};
+use shard::{Error, Led, Registry, ReplicaId, Shards};
 
 /// A change needs a round to a majority for each of its two steps.
 const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -46,9 +46,7 @@ impl Groups {
         while self.env.clock.monotonic() < until {
             let led = shards.led().into_iter().find(|led| led.shard == shard);
             let Some(led) = led else { return false };
-            let mut now: Vec<_> = led.voters.iter().map(|(device, _)| *device).collect();
-            now.sort_unstable();
-            if led.is_settled && now == voters {
+            if led.is_settled && led.voters.keys().eq(voters) {
                 return true;
             }
             tokio::time::sleep(LOOK).await;
@@ -63,16 +61,6 @@ fn failed(error: device::Error) -> Error {
     NOT_NOW
 }
 
-fn theirs(members: Vec<(DeviceId, ReplicaId)>) -> Vec<(DeviceId, shard::ReplicaId)> {
-    let id = |(device, id): (DeviceId, ReplicaId)| (device, shard::ReplicaId(id.0));
-    members.into_iter().map(id).collect()
-}
-
-fn ours<T: FromIterator<(DeviceId, ReplicaId)>>(members: Vec<(DeviceId, shard::ReplicaId)>) -> T {
-    let id = |(device, id): (DeviceId, shard::ReplicaId)| (device, ReplicaId(id.0));
-    members.into_iter().map(id).collect()
-}
-
 impl Replication for Groups {
     fn local(&self) -> Vec<(DeviceId, ShardId)> {
         self.shards()
@@ -82,7 +70,7 @@ impl Replication for Groups {
     fn create(&self, device: DeviceId, shard: ShardId) -> BoxFuture<'_, Result<ReplicaId, Error>> {
         async move {
             let id = self.shards()?.create(device, shard).await;
-            id.map(|id| ReplicaId(id.0)).map_err(failed)
+            id.map_err(failed)
         }
         .boxed()
     }
@@ -96,19 +84,8 @@ impl Replication for Groups {
     }
 
     fn led(&self) -> Vec<Led> {
-        let Ok(shards) = self.shards() else {
-            return Vec::new();
-        };
-        let led = |led: shard::Led| Led {
-            shard: led.shard,
-            leader: led.leader,
-            term: led.term,
-            voters: ours(led.voters),
-            learners: ours(led.learners),
-            ready: led.ready.into_iter().collect(),
-            is_settled: led.is_settled,
-        };
-        shards.led().into_iter().map(led).collect()
+        self.shards()
+            .map_or_else(|_| Vec::new(), |shards| shards.led())
     }
 
     fn prove(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>> {
@@ -130,7 +107,6 @@ impl Replication for Groups {
             let shards = self.shards()?;
             let mut wanted: Vec<_> = voters.iter().map(|(device, _)| *device).collect();
             wanted.sort_unstable();
-            let (voters, learners) = (theirs(voters), theirs(learners));
             let has_begun = shards.change(shard, term, &voters, &learners);
             match has_begun && self.changed(&shards, shard, &wanted).await {
                 true => Ok(()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use base::{DeviceId, ShardId};
 use bytes::Bytes;
-use cluster::{Network as _, Wires};
+use cluster::Wires;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::Current;
