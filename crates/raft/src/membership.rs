@@ -93,7 +93,7 @@ impl Membership {
         !self.outgoing.is_empty()
     }
 
-    /// Whether it is the only one with a say.
+    /// Whether only one has a say.
     pub fn is_alone(&self) -> bool {
         self.voters.len() == 1 && self.outgoing.is_empty()
     }

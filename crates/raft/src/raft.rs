@@ -182,7 +182,7 @@ impl<D: Data> Raft<D> {
             bug: None,
         };
         raft.put_off_election(start.now);
-        if raft.membership().is_alone() && raft.is_voter() {
+        if raft.is_only_voter() {
             raft.elect(start.now, false);
         }
         raft
@@ -216,6 +216,12 @@ impl<D: Data> Raft<D> {
     /// The membership in force, which may not be committed yet.
     pub fn membership(&self) -> &Membership {
         self.log.membership().1
+    }
+
+    /// Whether nobody else has a say. A leader that goes may be in a group whose only voter is another one.
+    pub fn is_only_voter(&self) -> bool {
+        let membership = self.membership();
+        membership.is_alone() && membership.is_voter(self.id)
     }
 
     /// Whether the membership is committed and none other under way.
@@ -297,7 +303,7 @@ impl<D: Data> Raft<D> {
         match &self.role {
             State::Leader(leader) => leader.deadline(self.config.heartbeat),
             // The only voter has been elected as soon as its vote is written.
-            State::Candidate { .. } if self.membership().is_alone() => None,
+            State::Candidate { .. } if self.is_only_voter() => None,
             _ => self.is_voter().then_some(self.election_at),
         }
     }

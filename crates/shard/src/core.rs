@@ -16,7 +16,7 @@
 //! Whether the frozen memtable is in the tree already, the number of the tree's commit says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use base::{ShardId, Timestamp};
@@ -42,8 +42,6 @@ pub(crate) struct Core {
     applied: Mutex<Memo>,
     /// The newest time that a procedure was given, in ticks.
     newest: AtomicU64,
-    /// Whether the group has one voter. A change of that is an entry, and known when applied.
-    alone: AtomicBool,
 }
 
 /// The memtables of a shard.
@@ -82,7 +80,6 @@ impl Core {
             tables: ArcSwap::from_pointee(Tables::new()),
             published: AtomicU64::new(memo.applied.index),
             newest: AtomicU64::new(memo.time),
-            alone: AtomicBool::new(memo.membership.is_alone()),
             applied: Mutex::new(memo),
         })
     }
@@ -112,11 +109,6 @@ impl Core {
         self.applied.lock().clone()
     }
 
-    /// Whether this is the only voter of its group.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.alone.load(Ordering::Relaxed)
-    }
-
     /// The shard as the tree has it.
     fn memo_in_tree(&self) -> Result<Option<Memo>, Error> {
         match &self.tree {
@@ -139,8 +131,6 @@ impl Core {
         let mut memo = self.applied.lock();
         change(&mut memo);
         self.newest.fetch_max(memo.time, Ordering::Relaxed);
-        self.alone
-            .store(memo.membership.is_alone(), Ordering::Relaxed);
         let seq: Seq = memo.applied.index;
         let tables = self.tables.load();
         let before = tables.active.bytes();
@@ -272,8 +262,6 @@ impl Core {
             return Err(error);
         }
         self.newest.fetch_max(memo.time, Ordering::Relaxed);
-        self.alone
-            .store(memo.membership.is_alone(), Ordering::Relaxed);
         self.published.store(memo.applied.index, Ordering::Release);
         *applied = memo;
         self.tables.store(Arc::new(Tables::new()));

@@ -250,7 +250,7 @@ impl Replica {
         for to in ready.snapshots {
             self.send_snapshot(state, to);
         }
-        let rules = state.raft.membership().is_alone() && state.raft.leads().is_some();
+        let rules = state.raft.is_only_voter() && state.raft.leads().is_some();
         self.rules.store(rules, Ordering::Release);
     }
 

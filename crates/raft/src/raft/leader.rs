@@ -99,7 +99,7 @@ impl<D: Data> Raft<D> {
     /// How far others are behind: the first entry that one needs who was heard of lately.
     pub(super) fn keep(&self) -> u64 {
         let State::Leader(leader) = &self.role else {
-            return match self.membership().is_alone() {
+            return match self.is_only_voter() {
                 true => u64::MAX,
                 false => self.keep,
             };

@@ -12,13 +12,14 @@ use crate::{Data, ReplicaId};
 impl<D: Data> Raft<D> {
     /// Asks for proof that this replica leads; `token` comes back in [`super::Ready::reads`].
     pub fn read(&mut self, now: Duration, token: u64) {
+        let is_only_voter = self.is_only_voter();
         let State::Leader(leader) = &mut self.role else {
             self.ready.reads.push((token, None));
             return;
         };
         let is_waiting = !leader.reads.is_empty();
         leader.reads.push_back((leader.round + 1, token));
-        if self.membership().is_alone() {
+        if is_only_voter {
             self.answer_reads(now);
         } else if !is_waiting {
             self.ask(now);
@@ -47,6 +48,7 @@ impl<D: Data> Raft<D> {
     }
 
     pub(super) fn answer_reads(&mut self, now: Duration) {
+        let is_only_voter = self.is_only_voter();
         let membership = self.log.membership().1;
         let State::Leader(leader) = &mut self.role else {
             return;
@@ -64,7 +66,7 @@ impl<D: Data> Raft<D> {
             self.ready.reads.push((token, Some(self.commit)));
         }
         let is_next = |(round, _): &(u64, u64)| *round > leader.round;
-        if leader.reads.front().is_some_and(is_next) && !membership.is_alone() {
+        if leader.reads.front().is_some_and(is_next) && !is_only_voter {
             self.ask(now);
         }
     }

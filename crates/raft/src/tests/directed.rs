@@ -163,6 +163,34 @@ fn reads_share_a_round() {
 }
 
 #[test]
+fn who_leads_on_its_way_out_asks_the_one_who_stays() {
+    let mut raft = replica(1, &[1]);
+    written(&mut raft);
+    raft.set_applied(raft.commit());
+    let both = Membership::new(members(&[1, 2]), []);
+    raft.change(NOW, &both).unwrap();
+    written(&mut raft);
+    let matched = |raft: &mut Raft<u64>, index, round| {
+        let outcome = Appended::Matched(index);
+        let body = Body::AppendReply { round, outcome };
+        raft.receive(NOW, message(2, 1, 1, body));
+        written(raft);
+    };
+    matched(&mut raft, 3, 0);
+    matched(&mut raft, 4, 0);
+    assert!(raft.is_settled());
+    raft.change(NOW, &Membership::new(members(&[2]), []))
+        .unwrap();
+    written(&mut raft);
+    matched(&mut raft, 5, 0);
+    assert_eq!(raft.membership().voters().len(), 1);
+    assert!(raft.role() == Role::Leader && !raft.is_only_voter());
+    raft.read(NOW, 1);
+    let ready = raft.ready();
+    assert!(ready.reads.is_empty() && ready.messages.iter().any(|one| one.to == id(2)));
+}
+
+#[test]
 fn who_no_longer_leads_answers_no_read() {
     let mut raft = leader();
     raft.read(NOW, 1);

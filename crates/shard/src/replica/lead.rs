@@ -182,7 +182,7 @@ impl Replica {
 
     /// The only voter answers reads also when its log has failed: nobody else can know more.
     fn outlives_its_log(&self) -> bool {
-        self.signal.has_failed.load(Ordering::Acquire) && self.core.is_alone()
+        self.signal.has_failed.load(Ordering::Acquire) && self.state.lock().raft.is_only_voter()
     }
 
     pub(crate) async fn query<Q: Query>(
@@ -271,9 +271,9 @@ impl Replica {
         self.host.metrics().entries.inc();
         state.waiting.push_back((id, waiter));
         self.act(&mut state);
-        let is_alone = state.raft.membership().is_alone();
+        let has_others = !state.raft.is_only_voter() || state.raft.membership().members().len() > 1;
         drop(state);
-        if !is_alone {
+        if has_others {
             // The others are sent all that has come until the task runs.
             self.signal.changed.notify_one();
         }
@@ -283,8 +283,8 @@ impl Replica {
     /// Whether a start need not wait for it: it leads, or others may, or it cannot.
     pub(crate) fn is_ready(&self) -> bool {
         self.rules.load(Ordering::Acquire)
-            || !self.core.is_alone()
             || self.signal.has_failed.load(Ordering::Acquire)
+            || !self.state.lock().raft.is_only_voter()
     }
 
     /// What it says of its shard, if it leads.

@@ -192,3 +192,26 @@ async fn a_new_leader_goes_on_where_the_old_one_was_under_load() {
     drop(view);
     Arc::into_inner(shards).unwrap().shutdown().await.unwrap();
 }
+
+/// What the tree has of a membership may be old: from before the shard grew, or of another replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_starts_without_the_others_and_answers_nothing() {
+    let world = World::new(3, 1);
+    let shards = world.open().await;
+    grow(&shards).await;
+    write(first(&shards), |batch| batch.put("k", "v")).await;
+    shards.kill().await;
+    for number in 0..3 {
+        let devices = vec![world.free_device(number).await];
+        let opened = Shards::open(&world.env, devices, 1, world.config.clone(), None);
+        let opened = tokio::time::timeout(Duration::from_secs(30), opened).await;
+        let shards = opened.expect("nobody is waited for").unwrap();
+        assert!(first(&shards).view().await.is_err(), "{number}");
+        assert!(led(&shards).is_none());
+        shards.kill().await;
+    }
+    let shards = world.open().await;
+    let found = rows(&first(&shards).view().await.unwrap());
+    assert_eq!(found, [pair("k", "v")]);
+    shards.shutdown().await.unwrap();
+}
