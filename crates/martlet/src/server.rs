@@ -79,6 +79,8 @@ fn start(args: ServerArgs) -> Result<(), Failure> {
     limits::raise_open_files(config.connections_max);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Writes end on threads of their own, and what they wake must not wait for dozens of others.
+        .global_queue_interval(1)
         .thread_name("martlet")
         .build()
         .map_err(|error| Failure::Fault(error.into()))?;
