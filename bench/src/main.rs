@@ -8,6 +8,7 @@
     reason = "a benchmark measures time and prepares files"
 )]
 
+mod cluster;
 mod containers;
 mod load;
 mod machine;
@@ -49,6 +50,8 @@ enum Part {
     Slow,
     /// A container of a million objects against one of a thousand; start after kill -9
     Containers,
+    /// PUT and GET of 4 KiB on three nodes with three copies against one node, and against OpenStack Swift
+    Cluster,
 }
 
 /// How much is done.
@@ -110,6 +113,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Containers) {
         containers::measure(&bench, effort, &mut report).context("containers")?;
+    }
+    if wanted(Part::Cluster) {
+        cluster::measure(&bench, effort, &mut report).context("cluster")?;
     }
     let output = arguments.output.clone().unwrap_or_else(|| {
         let folder = if arguments.short {

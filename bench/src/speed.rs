@@ -22,7 +22,7 @@ const LARGE_CONNECTIONS: &str = "1";
 pub(crate) fn measure(bench: &Bench, effort: Effort, report: &mut Report) -> Result<()> {
     let volume = bench.volume("martlet")?;
     let martlet = Martlet::start(bench, &volume)?;
-    let openstack = OpenStack::start(bench)?;
+    let openstack = OpenStack::start(bench, 1)?;
     let served = bench.volume("nginx-files")?;
     write_files(
         bench,
@@ -132,30 +132,42 @@ impl Measured {
     }
 }
 
-struct Runs<'a> {
-    martlet: &'a Path,
-    effort: Effort,
+/// The load of one kind after the other.
+pub(crate) struct Runs<'a> {
+    pub(crate) martlet: &'a Path,
+    pub(crate) effort: Effort,
 }
 
 impl Runs<'_> {
     /// Puts there what is read later.
     fn fill(&self, target: &Target) -> Result<()> {
-        let small = self.effort.small_objects;
-        let put = format!("put --container small --size {SMALL} --count {small} -c {CONNECTIONS}");
-        load::run(self.martlet, target, &put)?;
+        self.fill_small(target)?;
         self.put_large(target)?;
         Ok(())
     }
 
-    fn one_round(&self, round: usize, target: &Target, got: &mut Swift) -> Result<()> {
+    pub(crate) fn fill_small(&self, target: &Target) -> Result<()> {
+        let small = self.effort.small_objects;
+        let put = format!("put --container small --size {SMALL} --count {small} -c {CONNECTIONS}");
+        load::run(self.martlet, target, &put)?;
+        Ok(())
+    }
+
+    /// PUTs and GETs of 4 KiB a second.
+    pub(crate) fn small(&self, round: usize, target: &Target) -> Result<(f64, f64)> {
         let seconds = self.effort.duration.as_secs();
         let put = format!(
             "put --container puts --prefix round-{round}/ --size {SMALL} --duration {seconds}s -c {CONNECTIONS}"
         );
         let put = load::run(self.martlet, target, &put)?;
-        got.small_puts.push(put.answered_per_second);
         let get = self.get(target, "--container small", Objects::Small)?;
-        got.small_gets.push(get.answered_per_second);
+        Ok((put.answered_per_second, get.answered_per_second))
+    }
+
+    fn one_round(&self, round: usize, target: &Target, got: &mut Swift) -> Result<()> {
+        let (put, get) = self.small(round, target)?;
+        got.small_puts.push(put);
+        got.small_gets.push(get);
         let put = self.put_large(target)?;
         got.large_puts.push(put.sent_bytes_per_second);
         let get = self.get(target, "--container large", Objects::Large)?;

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::server::{Launch, Server};
+use e2e::server::{Launch, Server, free_address};
 use e2e::volume::{Kind, Volume};
 
 use crate::load::Target;
@@ -61,7 +63,11 @@ impl Bench {
 /// Runs one of the scripts beside us and gives what it prints.
 fn script(name: &str, arguments: &[&Path]) -> Result<String> {
     let mut command = Command::new(folder().join(name));
-    let output = command.args(arguments).stderr(Stdio::inherit()).output()?;
+    printed(command.args(arguments))
+}
+
+fn printed(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output()?;
     ensure!(
         output.status.success(),
         "{command:?} ended with {}",
@@ -77,13 +83,12 @@ pub(crate) struct OpenStack {
 }
 
 impl OpenStack {
-    pub(crate) fn start(bench: &Bench) -> Result<Self> {
+    pub(crate) fn start(bench: &Bench, replicas: usize) -> Result<Self> {
         let root = bench.work.join("openstack");
         script("openstack_swift", &[Path::new("install"), &root])?;
-        let url = script(
-            "openstack_swift",
-            &[Path::new("start"), &root, Path::new("lean")],
-        )?;
+        let mut start = Command::new(folder().join("openstack_swift"));
+        start.env("REPLICAS", replicas.to_string());
+        let url = printed(start.arg("start").arg(&root).arg("lean"))?;
         let target = Target {
             arguments: ["--auth", &url, "--user", "test:tester"]
                 .map(str::to_owned)
@@ -157,6 +162,88 @@ impl Martlet {
             own: bytes("RssAnon:")?,
             mapped: bytes("RssFile:")?,
         })
+    }
+}
+
+/// Several nodes of Martlet that keep three copies of everything: as they come, on loopback, each on a file
+/// system of its own.
+pub(crate) struct Cluster {
+    // Dropped first: a file system that is in use cannot be unmounted.
+    servers: Vec<Server>,
+    _volumes: Vec<Volume>,
+    /// The first node.
+    pub(crate) target: Target,
+}
+
+impl Cluster {
+    pub(crate) fn start(bench: &Bench, nodes: usize) -> Result<Self> {
+        let (mut servers, mut volumes) = (Vec::new(), Vec::new());
+        let mut first: Option<(Launch, Target)> = None;
+        let meeting = free_address()?.to_string();
+        for number in 0..nodes {
+            let name = format!("node{number}");
+            let volume = bench.volume(&name)?;
+            let log = bench.work.join(format!("{name}.log"));
+            let launch = Launch::new(&bench.martlet, &volume.path().join("data"), &log);
+            match &first {
+                None => {
+                    let launch = launch.with("--node-listen", &meeting);
+                    let server = launch.start()?;
+                    let target = target(&launch, &server)?;
+                    servers.push(server);
+                    first = Some((launch, target));
+                }
+                Some((member, _)) => {
+                    let token = printed(&mut ask(member, &["token", "create"]))?;
+                    let launch = launch
+                        .with("--node-listen", &free_address()?.to_string())
+                        .with("--join", &meeting)
+                        .with("--token", &token);
+                    servers.push(launch.start()?);
+                }
+            }
+            volumes.push(volume);
+        }
+        let (launch, target) = first.context("no nodes")?;
+        wait_until_whole(&launch)?;
+        Ok(Self {
+            servers,
+            _volumes: volumes,
+            target,
+        })
+    }
+
+    pub(crate) fn stop(self) -> Result<()> {
+        for server in self.servers {
+            ensure!(server.stop()?.success(), "a node did not stop well");
+        }
+        Ok(())
+    }
+}
+
+/// An administrator's command to a node.
+fn ask(node: &Launch, words: &[&str]) -> Command {
+    let mut command = Command::new(&node.binary);
+    command.args(words).arg("--data").arg(&node.data);
+    command
+}
+
+/// Waits until everything has all its copies.
+fn wait_until_whole(node: &Launch) -> Result<()> {
+    const STEP: Duration = Duration::from_millis(200);
+    const TIME_MAX: Duration = Duration::from_secs(120);
+    let deadline = Instant::now() + TIME_MAX;
+    loop {
+        let status = printed(&mut ask(node, &["status", "--json"]))?;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        if status["cluster"]["whole"] == true {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "not whole after {TIME_MAX:?}: {status}"
+        );
+        thread::sleep(STEP);
     }
 }
 
