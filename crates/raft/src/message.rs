@@ -46,6 +46,15 @@ pub enum Body<D> {
     },
     /// The sender, who leads, wants the receiver to take over.
     TakeOver,
+    /// What must have been done where reads are answered that came before this was sent?
+    ReadIndex {
+        number: u64,
+    },
+    /// All up to `index`.
+    ReadIndexReply {
+        number: u64,
+        index: u64,
+    },
 }
 
 /// What came of an append.

@@ -14,6 +14,7 @@ use crate::log::Log;
 use crate::message::{Body, Message};
 use crate::{Ballot, Data, Entry, LogId, Membership, Payload, ReplicaId};
 use leader::Leader;
+use read::Asking;
 use write::Writes;
 
 /// Times and sizes. All replicas of a group have the same times.
@@ -135,6 +136,10 @@ pub struct Raft<D> {
     keep: u64,
     /// The newest question of this term's leader that has been answered.
     round: u64,
+    /// The log is as this term's leader has it up to here.
+    matched: u64,
+    /// What this term's leader is asked.
+    asking: Asking,
     random: u64,
     writes: Writes<D>,
     ready: Ready<D>,
@@ -174,6 +179,8 @@ impl<D: Data> Raft<D> {
             election_at: Duration::ZERO,
             keep: 0,
             round: 0,
+            matched: 0,
+            asking: Asking::default(),
             random: start.seed ^ start.id.0,
             writes: Writes::new(last),
             ready: Ready::default(),
@@ -347,6 +354,8 @@ impl<D: Data> Raft<D> {
             Body::AppendReply { round, outcome } => self.append_answered(now, from, round, outcome),
             Body::TakeOver if self.is_voter() => self.elect(now, true),
             Body::TakeOver => {}
+            Body::ReadIndex { number } => self.asked_for_index(now, from, number),
+            Body::ReadIndexReply { number, index } => self.index_answered(now, number, index),
         }
     }
 

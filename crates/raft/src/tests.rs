@@ -18,6 +18,8 @@ pub(crate) enum Bug {
     VotesTwice,
     /// A leader answers reads without asking anybody.
     BelievesItLeads,
+    /// Another member answers reads by what it knows itself.
+    ReadsAlone,
 }
 
 /// How many runs there are; `RAFT_SEEDS=10000` makes it a night's work.
@@ -87,4 +89,9 @@ fn a_second_vote_is_caught() {
 #[test]
 fn a_leader_that_asks_nobody_is_caught() {
     check_is_caught(Bug::BelievesItLeads);
+}
+
+#[test]
+fn a_member_that_does_not_ask_its_leader_is_caught() {
+    check_is_caught(Bug::ReadsAlone);
 }

@@ -12,6 +12,7 @@ mod codec;
 mod drive;
 mod lead;
 mod message;
+mod read;
 mod snapshot;
 mod tail;
 mod transfer;
@@ -74,6 +75,8 @@ pub(crate) struct Replica {
     applying: tokio::sync::Mutex<()>,
     /// The only voter leads: what it has is what there is.
     rules: AtomicBool,
+    /// It had not what a reader wanted; in microseconds of the monotonic clock.
+    lags_until: AtomicU64,
     receiving: tokio::sync::Mutex<Option<Receiving>>,
 }
 
@@ -81,7 +84,7 @@ struct State {
     raft: Raft<Effects>,
     /// Whose entries are on their way, in the order of the log.
     waiting: VecDeque<(LogId, Waiter)>,
-    /// Questions whether this replica leads, by their tokens.
+    /// Questions what a read must see, by their tokens.
     asking: Vec<(u64, oneshot::Sender<Option<u64>>)>,
     /// Those who wait until an entry has been done.
     watching: Vec<(u64, oneshot::Sender<()>)>,
@@ -163,6 +166,7 @@ impl Replica {
             signal: Arc::default(),
             applying: tokio::sync::Mutex::default(),
             rules: AtomicBool::new(false),
+            lags_until: AtomicU64::new(0),
             receiving: tokio::sync::Mutex::default(),
         });
         replica.host.introduce(&replica);

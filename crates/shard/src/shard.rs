@@ -86,8 +86,8 @@ impl Shard {
         }
     }
 
-    /// Answers `query`, where the shard is led, from a linearizable snapshot: it sees everything that
-    /// was acknowledged before the call.
+    /// Answers `query` from a linearizable snapshot, which sees everything that was acknowledged before the
+    /// call: here, if a replica here keeps up, else where the shard is led.
     pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Output, Execution<Q::Error>> {
         let table = match &self.home {
             Home::Replicas(table) => table,
@@ -95,7 +95,11 @@ impl Shard {
         };
         let mut search = Search::new(&self.env);
         loop {
-            let answer = match table.place(self.id, search.hint.take(), search.tries) {
+            let place = match search.tries {
+                0 => table.nearest(self.id),
+                tries => table.place(self.id, search.hint.take(), tries),
+            };
+            let answer = match place {
                 Place::Here(replica) => replica.query(&query).await,
                 Place::There(device) => {
                     remote::ask(&table.post, device, self.id, Q::NAME, &query).await

@@ -49,7 +49,7 @@ impl Default for Config {
 pub struct Shards {
     env: Env,
     shards: Vec<Shard>,
-    table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
     hosts: BTreeMap<DeviceId, Arc<Host>>,
     flushers: Vec<Flusher>,
 }

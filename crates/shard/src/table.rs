@@ -89,6 +89,23 @@ impl Table {
         }
     }
 
+    /// Whom to ask for what any replica can answer that keeps up.
+    pub(crate) fn nearest(&self, shard: ShardId) -> Place {
+        if let Some(leader) = self.leader(shard) {
+            return Place::Here(leader);
+        }
+        let here = self
+            .replicas
+            .read()
+            .get(&shard)
+            .cloned()
+            .unwrap_or_default();
+        match here.into_iter().find(|replica| replica.keeps_up()) {
+            Some(replica) => Place::Here(replica),
+            None => self.place(shard, None, 0),
+        }
+    }
+
     fn at(&self, shard: ShardId, device: DeviceId) -> Place {
         match self.get(shard, device) {
             Some(replica) => Place::Here(replica),

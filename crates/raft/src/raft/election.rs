@@ -55,18 +55,21 @@ impl<D: Data> Raft<D> {
 
     /// Follows from now on, in this term.
     pub(super) fn step_down(&mut self, now: Duration, term: u64, leader: Option<ReplicaId>) {
-        if let State::Leader(leader) = &mut self.role {
-            let reads = leader.reads.drain(..).map(|(_, token)| (token, None));
-            self.ready.reads.extend(reads);
-        }
+        self.give_up_reads();
         if term > self.ballot.term {
-            self.ballot = Ballot { term, voted: None };
-            self.write_ballot();
-            self.heard = None;
-            self.round = 0;
+            self.begin_term(Ballot { term, voted: None });
         }
         self.role = State::Follower { leader };
         self.put_off_election(now);
+    }
+
+    /// Nothing is known of the term's leader yet. Gives the number of the write that makes it durable.
+    fn begin_term(&mut self, ballot: Ballot) -> u64 {
+        self.ballot = ballot;
+        self.heard = None;
+        self.round = 0;
+        self.matched = 0;
+        self.write_ballot()
     }
 
     /// An append has come: its sender leads this term.
@@ -76,6 +79,7 @@ impl<D: Data> Raft<D> {
         };
         self.heard = Some(now);
         self.put_off_election(now);
+        self.remind_leader(now);
     }
 
     pub(super) fn put_off_election(&mut self, now: Duration) {
@@ -87,6 +91,7 @@ impl<D: Data> Raft<D> {
     /// Asks whether an election would be won.
     pub(super) fn canvass(&mut self, now: Duration) {
         self.put_off_election(now);
+        self.give_up_reads();
         self.role = State::Canvasser {
             granted: BTreeSet::from([self.id]),
         };
@@ -148,13 +153,10 @@ impl<D: Data> Raft<D> {
         let term = self.ballot.term + 1;
         // What hangs on the role that ends is let go of.
         self.step_down(now, self.ballot.term, None);
-        self.ballot = Ballot {
+        let own = self.begin_term(Ballot {
             term,
             voted: Some(self.id),
-        };
-        self.heard = None;
-        self.round = 0;
-        let own = self.write_ballot();
+        });
         self.role = State::Candidate {
             granted: BTreeSet::new(),
             own,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::read::Reader;
 use super::{Raft, State};
 use crate::message::Body;
 use crate::progress::Progress;
@@ -15,7 +16,7 @@ pub(super) struct Leader {
     /// Counts the questions whether it still leads.
     pub(super) round: u64,
     /// Reads, each with the question whose answer it waits for.
-    pub(super) reads: VecDeque<(u64, u64)>,
+    pub(super) reads: VecDeque<(u64, Reader)>,
     /// Whom it wants to lead instead, and until when it tries.
     pub(super) transfer: Option<(ReplicaId, Duration)>,
 }

@@ -119,6 +119,7 @@ impl<D: Data> Raft<D> {
             }
             self.write_entries(fresh, cut);
         }
+        self.matched = self.matched.max(last);
         self.commit = self.commit.max(commit.min(last));
         Appended::Matched(last)
     }

@@ -311,3 +311,112 @@ fn entries_are_kept_for_the_slow_within_bounds() {
     let kept_from = raft.compact(102, 1000);
     assert!((90..102).contains(&kept_from), "{kept_from}");
 }
+
+/// Replica 2, which has entry 2 of the leader 1 and knows that it is decided.
+fn follower() -> Raft<u64> {
+    let mut raft = replica(2, &[1, 2, 3]);
+    let append = Body::Append {
+        prev: LogId { term: 0, index: 1 },
+        entries: vec![Entry {
+            id: LogId { term: 1, index: 2 },
+            payload: Payload::Data(1),
+        }],
+        commit: 2,
+        keep: 0,
+        round: 0,
+    };
+    raft.receive(NOW, message(1, 2, 1, append));
+    written(&mut raft);
+    raft
+}
+
+/// The number of the question that it asks its leader, if it asks one.
+fn question(raft: &mut Raft<u64>) -> Option<u64> {
+    let messages = written(raft);
+    messages.iter().find_map(|message| match message.body {
+        Body::ReadIndex { number } => Some(number),
+        _ => None,
+    })
+}
+
+#[test]
+fn two_of_three_can_tell_what_a_read_must_see() {
+    let mut raft = leader();
+    let number = 9;
+    raft.receive(NOW, message(2, 1, 1, Body::ReadIndex { number }));
+    let index = raft.commit();
+    let reply = message(1, 2, 1, Body::ReadIndexReply { number, index });
+    assert_eq!(written(&mut raft), [reply], "nobody else is asked");
+}
+
+#[test]
+fn a_member_without_a_say_proves_nothing() {
+    let mut raft = leader();
+    let number = 9;
+    raft.receive(NOW, message(8, 1, 1, Body::ReadIndex { number }));
+    let asked = written(&mut raft);
+    let is_question =
+        |message: &Message<u64>| matches!(message.body, Body::Append { round: 1, .. });
+    assert!(asked.iter().all(is_question), "{asked:?}");
+    answer(&mut raft, Appended::Matched(2), 1);
+    let index = raft.commit();
+    let reply = message(1, 8, 1, Body::ReadIndexReply { number, index });
+    assert!(written(&mut raft).contains(&reply));
+}
+
+#[test]
+fn those_who_read_meanwhile_share_the_next_question() {
+    let mut raft = follower();
+    raft.read(NOW, 1);
+    let first = question(&mut raft).expect("it asks");
+    raft.read(NOW, 2);
+    raft.read(NOW, 3);
+    assert_eq!(question(&mut raft), None);
+    let reply = |number, index| message(1, 2, 1, Body::ReadIndexReply { number, index });
+    raft.receive(NOW, reply(first, 2));
+    let ready = raft.ready();
+    assert_eq!(ready.reads, [(1, Some(2))]);
+    let second = ready
+        .messages
+        .iter()
+        .find_map(|message| match message.body {
+            Body::ReadIndex { number } => Some(number),
+            _ => None,
+        });
+    let second = second.expect("it asks again");
+    // An answer to another question is none.
+    raft.receive(NOW, reply(first, 2));
+    assert!(raft.ready().reads.is_empty());
+    raft.receive(NOW, reply(second, 7));
+    assert_eq!(raft.ready().reads, [(2, Some(7)), (3, Some(7))]);
+    assert_eq!(raft.commit(), 2, "what is not here is not known");
+}
+
+#[test]
+fn a_lost_question_is_asked_again() {
+    let mut raft = follower();
+    raft.read(NOW, 1);
+    let number = question(&mut raft);
+    let heartbeat = Body::Append {
+        prev: LogId { term: 1, index: 2 },
+        entries: Vec::new(),
+        commit: 2,
+        keep: 0,
+        round: 0,
+    };
+    raft.receive(NOW, message(1, 2, 1, heartbeat.clone()));
+    assert_eq!(question(&mut raft), None, "the answer may still come");
+    let later = NOW + config().heartbeat;
+    raft.receive(later, message(1, 2, 1, heartbeat));
+    assert_eq!(question(&mut raft), number);
+}
+
+#[test]
+fn who_reads_is_told_when_the_leader_is_gone() {
+    let mut raft = follower();
+    raft.read(NOW, 1);
+    raft.tick(NOW + 2 * config().election);
+    assert_eq!(raft.ready().reads, [(1, None)]);
+    raft.read(NOW, 2);
+    assert_eq!(raft.ready().reads, [(2, None)], "nobody leads");
+}

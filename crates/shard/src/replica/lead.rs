@@ -109,7 +109,7 @@ impl Replica {
         term.ok_or_else(|| self.elsewhere(&state))
     }
 
-    fn elsewhere(&self, state: &super::State) -> Elsewhere {
+    pub(super) fn elsewhere(&self, state: &super::State) -> Elsewhere {
         let leader = state.raft.leader().filter(|id| *id != state.raft.id());
         Elsewhere(leader.and_then(|id| state.raft.membership().device(id)))
     }
@@ -121,40 +121,17 @@ impl Replica {
         if self.rules.load(Ordering::Acquire) {
             return Ok(term);
         }
-        let answer = {
-            let mut state = self.state.lock();
-            let (tell, answer) = oneshot::channel();
-            state.tokens += 1;
-            let token = state.tokens;
-            state.asking.push((token, tell));
-            state.raft.read(self.now(), token);
-            self.act(&mut state);
-            answer
-        };
-        let proof = timeout(PROOF_TIME_MAX, answer).await;
-        let Ok(Ok(Some(index))) = proof else {
+        let proof = timeout(PROOF_TIME_MAX, self.ask()).await;
+        let Ok(Some(index)) = proof else {
             return Err(Elsewhere(None));
         };
-        self.done_up_to(index).await;
+        // However it ends, what counts is how things are then.
+        let _ = timeout(PROOF_TIME_MAX, self.done_up_to(index)).await;
         let state = self.state.lock();
         match state.raft.leads() {
             Some(now) if now == term && state.raft.applied() >= index => Ok(term),
             _ => Err(self.elsewhere(&state)),
         }
-    }
-
-    /// Waits a while for an entry to be done.
-    async fn done_up_to(&self, index: u64) {
-        let watcher = {
-            let mut state = self.state.lock();
-            if state.raft.applied() >= index || state.is_over {
-                return;
-            }
-            let (tell, watcher) = oneshot::channel();
-            state.watching.push((index, tell));
-            watcher
-        };
-        let _ = timeout(PROOF_TIME_MAX, watcher).await;
     }
 
     /// Commits what may be no batch at all.
@@ -174,7 +151,10 @@ impl Replica {
     pub(crate) async fn view(self: &Arc<Self>) -> Result<View, Unseen> {
         // Whatever was acknowledged is done here, and nobody else leads.
         if !self.rules.load(Ordering::Acquire) && !self.outlives_its_log() {
-            let proof = self.prove().await;
+            let proof = match self.is_leader() {
+                true => self.prove().await.map(|_| ()),
+                false => self.keep_up().await,
+            };
             proof.map_err(|Elsewhere(hint)| Unseen::Elsewhere(hint))?;
         }
         self.core.view().map_err(Unseen::Failed)

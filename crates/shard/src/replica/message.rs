@@ -18,6 +18,8 @@ const MATCHED: u8 = 5;
 const REJECTED: u8 = 6;
 const ALIVE: u8 = 7;
 const TAKE_OVER: u8 = 8;
+const READ_INDEX: u8 = 9;
+const READ_INDEX_REPLY: u8 = 10;
 
 /// A message of a replica on `from`.
 pub(crate) fn encode(from: DeviceId, message: &Message) -> Bytes {
@@ -77,6 +79,15 @@ pub(crate) fn encode(from: DeviceId, message: &Message) -> Bytes {
             out.put_u64_le(*round);
         }
         Body::TakeOver => out.put_u8(TAKE_OVER),
+        Body::ReadIndex { number } => {
+            out.put_u8(READ_INDEX);
+            out.put_u64_le(*number);
+        }
+        Body::ReadIndexReply { number, index } => {
+            out.put_u8(READ_INDEX_REPLY);
+            out.put_u64_le(*number);
+            out.put_u64_le(*index);
+        }
     }
     out.freeze()
 }
@@ -128,6 +139,13 @@ fn decode_body(bytes: &mut Bytes) -> Option<Body<super::Effects>> {
         }
         ALIVE => reply(Appended::Alive, bytes)?,
         TAKE_OVER => Body::TakeOver,
+        READ_INDEX => Body::ReadIndex {
+            number: get_u64(bytes)?,
+        },
+        READ_INDEX_REPLY => Body::ReadIndexReply {
+            number: get_u64(bytes)?,
+            index: get_u64(bytes)?,
+        },
         _ => return None,
     })
 }
@@ -212,6 +230,11 @@ mod tests {
             reply(Appended::Rejected { prev: 9, last: 7 }),
             reply(Appended::Alive),
             Body::TakeOver,
+            Body::ReadIndex { number: 8 },
+            Body::ReadIndexReply {
+                number: 8,
+                index: 9,
+            },
         ];
         let message = |body| Message {
             from: ReplicaId(1),

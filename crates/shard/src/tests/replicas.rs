@@ -107,6 +107,29 @@ async fn one_replica_becomes_three_and_each_has_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_shows_all_that_was_acknowledged() {
+    let world = World::new(3, 1);
+    let shards = world.open().await;
+    grow(&shards).await;
+    let leader = led(&shards).unwrap().leader;
+    let devices = (0..3).map(device).filter(|device| *device != leader);
+    let followers: Vec<_> = devices
+        .map(|device| shards.table.get(SHARD, device).expect("it is here"))
+        .collect();
+    for number in 0..100 {
+        let value = format!("{number}");
+        write(first(&shards), |batch| batch.put("k", value.clone())).await;
+        for follower in &followers {
+            // One that lags for a moment says so, and shows nothing.
+            let view = until("it keeps up", async || follower.view().await.ok()).await;
+            assert_eq!(view.get(b"k").unwrap().unwrap(), value);
+        }
+    }
+    assert!(followers.iter().all(|follower| !follower.is_leader()));
+    shards.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_leaves_takes_nothing_with_it_and_comes_back_as_another() {
     let world = World::new(3, 1);
     let shards = world.open().await;
