@@ -12,6 +12,8 @@ use std::path::Path;
 
 use heed::{EnvFlags, EnvOpenOptions, MdbError, WithoutTls};
 
+pub(crate) use verify::verify;
+
 /// An LMDB environment whose read transactions may travel between threads.
 pub type Lmdb = heed::Env<WithoutTls>;
 
@@ -38,7 +40,7 @@ pub fn open(
 
     match access {
         Access::ReadWrite => make_dir(dir),
-        Access::ReadOnly => verify::verify(dir),
+        Access::ReadOnly => verify(dir),
     }
     .map_err(heed::Error::Io)?;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();

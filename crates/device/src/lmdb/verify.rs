@@ -39,7 +39,7 @@ const INTEGER_KEYS: u16 = 8;
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidData`] if it is damaged.
-pub(super) fn verify(dir: &Path) -> io::Result<()> {
+pub(crate) fn verify(dir: &Path) -> io::Result<()> {
     let file = match File::open(dir.join("data.mdb")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,

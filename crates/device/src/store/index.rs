@@ -69,8 +69,10 @@ impl SegmentRow {
 pub(crate) type Page = Vec<(ChunkId, Option<Place>)>;
 
 impl Index {
-    /// Opens the index in `dir` and, unless read-only, makes what is missing of it.
+    /// Opens the index in `dir` and makes what is missing of it. All of its pages are read first: a damaged
+    /// one would end the process when it is written to.
     pub(crate) fn open(dir: &Path, map_bytes: usize) -> Result<Self, heed::Error> {
+        lmdb::verify(dir).map_err(heed::Error::Io)?;
         let env = lmdb::open(dir, Access::ReadWrite, map_bytes, 2)?;
         let txn = env.write_txn()?;
         let (chunks, segments) = env

@@ -94,6 +94,33 @@ async fn a_damaged_index_is_made_again() {
     }
 }
 
+/// LMDB takes the bounds of its pages as they are, and would write beyond them.
+#[tokio::test]
+async fn an_index_with_a_damaged_page_is_not_written_to() {
+    const PAGE_BYTES: usize = 4096;
+    const BOUNDS_AT: usize = 12;
+    let (world, device, _) = three(7).await;
+    device.close().await.unwrap();
+    drop(device);
+    let path = world.path("index").join("data.mdb");
+    for number in 0..64_usize {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let pages = bytes.len() / PAGE_BYTES;
+        // Each page in turn, and each bit of its bounds.
+        let at = (number % pages) * PAGE_BYTES + BOUNDS_AT;
+        let bit = number / pages % 32;
+        bytes[at + bit / 8] ^= 1 << (bit % 8);
+        #[expect(clippy::disallowed_methods, reason = "the index is a real file")]
+        std::fs::write(&path, bytes).unwrap();
+        let device = world.open();
+        for id in 1..=3 {
+            check_good(&device, id).await;
+        }
+        write(&device, 100 + number as u64, 1000).await.unwrap();
+        device.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn either_head_of_a_segment_will_do() {
     let (world, device, _) = three(5).await;
