@@ -193,6 +193,7 @@ impl World {
             ready: raft
                 .learners
                 .keys()
+                .chain(raft.voters.keys())
                 .copied()
                 .filter(|id| self.is_reachable(*id))
                 .collect(),

@@ -25,8 +25,8 @@ pub(crate) struct Progress {
     pub(crate) mode: Mode,
     /// The last entries of the appends under way.
     pub(crate) flying: Vec<u64>,
-    /// A probe is under way.
-    pub(crate) is_probing: bool,
+    /// Since when a probe is under way.
+    pub(crate) probing: Option<Duration>,
     /// When anything of this term was last heard of it.
     pub(crate) heard: Option<Duration>,
     /// The newest question whether the leader leads that it has answered.
@@ -42,7 +42,7 @@ impl Progress {
             next,
             mode: Mode::Probe,
             flying: Vec::new(),
-            is_probing: false,
+            probing: None,
             heard: None,
             round: 0,
             sent: now,
@@ -52,15 +52,15 @@ impl Progress {
     /// Whether entries may be sent now.
     pub(crate) fn may_send(&self) -> bool {
         match self.mode {
-            Mode::Probe => !self.is_probing,
+            Mode::Probe => self.probing.is_none(),
             Mode::Stream => self.flying.len() < APPENDS_MAX,
             Mode::Snapshot => false,
         }
     }
 
-    pub(crate) fn sent_entries(&mut self, last: u64) {
+    pub(crate) fn sent_entries(&mut self, now: Duration, last: u64) {
         match self.mode {
-            Mode::Probe => self.is_probing = true,
+            Mode::Probe => self.probing = Some(now),
             Mode::Stream => {
                 self.flying.push(last);
                 self.next = last + 1;
@@ -80,7 +80,7 @@ impl Progress {
             self.next = self.matched + 1;
             self.flying.clear();
         }
-        self.is_probing = false;
+        self.probing = None;
         is_news
     }
 
@@ -93,13 +93,13 @@ impl Progress {
         match self.mode {
             Mode::Probe if prev + 1 == self.next => {
                 self.next = last.min(prev - 1).max(self.matched) + 1;
-                self.is_probing = false;
+                self.probing = None;
             }
             Mode::Stream => {
                 self.mode = Mode::Probe;
                 self.next = self.matched + 1;
                 self.flying.clear();
-                self.is_probing = false;
+                self.probing = None;
             }
             Mode::Probe | Mode::Snapshot => {}
         }
@@ -109,7 +109,7 @@ impl Progress {
     pub(crate) fn needs_snapshot(&mut self) {
         self.mode = Mode::Snapshot;
         self.flying.clear();
-        self.is_probing = false;
+        self.probing = None;
     }
 
     /// What was sent to it is lost, or may be: begin again where it is known to be.
@@ -117,6 +117,6 @@ impl Progress {
         self.mode = Mode::Probe;
         self.next = next.max(self.matched + 1);
         self.flying.clear();
-        self.is_probing = false;
+        self.probing = None;
     }
 }

@@ -22,7 +22,7 @@ use write::Writes;
 pub struct Config {
     /// How often a leader lets the others hear of it.
     pub heartbeat: Duration,
-    /// Who has not heard of a leader for this long, up to twice as long, wants to lead; a leader that has
+    /// Who has not heard of a leader for this long, up to half as long again, wants to lead; a leader that has
     /// not heard of a majority for this long leads no more.
     pub election: Duration,
     /// An append ends with the entry that reaches this.
@@ -34,8 +34,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(150),
-            election: Duration::from_millis(750),
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_millis(500),
             append_bytes: 256 << 10,
             keep_for: Duration::from_secs(60),
         }

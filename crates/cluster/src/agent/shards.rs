@@ -50,7 +50,8 @@ pub(super) fn next(map: &Map, led: &Led) -> Option<Job> {
 /// Who is to lead, leads.
 fn lead(map: &Map, led: &Led, first: DeviceId) -> Option<Job> {
     let shard = led.shard;
-    let can = first != led.leader && map.is_up(first);
+    // While it is waited for, nothing is written.
+    let can = first != led.leader && map.is_up(first) && led.ready.contains(&first);
     can.then_some(Job::Transfer { shard, to: first })
 }
 

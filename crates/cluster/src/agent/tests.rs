@@ -269,15 +269,13 @@ fn membership_becomes_what_the_map_says() {
         ..led(&[A], &[B], &[])
     };
     check(map(5, &[A], &[]), unknown, None);
-    // It is led by whom the map says, if that one is up.
-    check(
-        map(5, &[B, A, C], &[]),
-        led(&[A, B, C], &[], &[]),
-        transfer(B),
-    );
+    // It is led by whom the map says, if that one is up and has everything.
+    let wanted = map(5, &[B, A, C], &[]);
+    check(wanted.clone(), led(&[A, B, C], &[], &[B]), transfer(B));
+    check(wanted, led(&[A, B, C], &[], &[C]), None);
     let mut down = map(5, &[B, A, C], &[]);
     down.nodes.get_mut(&NodeId(2)).unwrap().state = State::Out;
-    check(down, led(&[A, B, C], &[], &[]), None);
+    check(down, led(&[A, B, C], &[], &[B]), None);
     // The voters are changed only to some of whom most are up.
     let mut down = map(5, &[A, B, C], &[]);
     for node in [2, 3] {
@@ -289,7 +287,7 @@ fn membership_becomes_what_the_map_says() {
 #[test]
 fn a_transfer_is_not_asked_for_all_the_time() {
     let mut agent = agent(map(5, &[B, A, C], &[]));
-    let now = [led(&[A, B, C], &[], &[])];
+    let now = [led(&[A, B, C], &[], &[B])];
     agent.tick(0.0, &[], &now);
     agent.hear(0.0, &now, 1, None);
     let job = Job::Transfer {

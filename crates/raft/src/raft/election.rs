@@ -83,15 +83,21 @@ impl<D: Data> Raft<D> {
     }
 
     pub(super) fn put_off_election(&mut self, now: Duration) {
-        let spread = u64::try_from(self.config.election.as_micros()).unwrap_or(u64::MAX);
-        let more = Duration::from_micros(self.draw() % spread.max(1));
-        self.election_at = now + self.config.election + more;
+        let election = self.config.election;
+        self.election_at = now + election + self.up_to(election / 2);
     }
 
-    /// Asks whether an election would be won.
+    fn up_to(&mut self, spread: Duration) -> Duration {
+        let spread = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.draw() % spread.max(1))
+    }
+
+    /// Asks whether an election would be won. That disturbs nobody, so it is asked again soon: the others may
+    /// have heard of the last leader a little later.
     pub(super) fn canvass(&mut self, now: Duration) {
-        self.put_off_election(now);
         self.give_up_reads();
+        let heartbeat = self.config.heartbeat;
+        self.election_at = now + heartbeat + self.up_to(heartbeat);
         self.role = State::Canvasser {
             granted: BTreeSet::from([self.id]),
         };
@@ -109,7 +115,13 @@ impl<D: Data> Raft<D> {
     }
 
     pub(super) fn canvassed(&mut self, now: Duration, from: ReplicaId, term: u64, last: LogId) {
-        let granted = term > self.ballot.term && last >= self.log.last() && !self.has_leader(now);
+        let own = self.log.last();
+        // Of two who ask at once one gives way, else each would vote for itself.
+        let gives_way = match self.role {
+            State::Canvasser { .. } => (last, from) > (own, self.id),
+            _ => last >= own,
+        };
+        let granted = term > self.ballot.term && gives_way && !self.has_leader(now);
         let term = match granted {
             true => term,
             false => self.ballot.term,
@@ -197,7 +209,7 @@ impl<D: Data> Raft<D> {
 
     fn lead(&mut self, now: Duration) {
         let first = self.log.last().index + 1;
-        self.role = State::Leader(Leader::new(first));
+        self.role = State::Leader(Leader::new(first, now));
         self.know_members(now);
         self.append(Payload::Blank);
         self.pump(now);

@@ -19,21 +19,31 @@ pub(super) struct Leader {
     pub(super) reads: VecDeque<(u64, Reader)>,
     /// Whom it wants to lead instead, and until when it tries.
     pub(super) transfer: Option<(ReplicaId, Duration)>,
+    /// When it last looked at the time. One that sends all the time must do so, too.
+    ticked: Duration,
 }
 
 impl Leader {
-    pub(super) fn new(first: u64) -> Self {
+    pub(super) fn new(first: u64, now: Duration) -> Self {
         Self {
             first,
             others: BTreeMap::new(),
             round: 0,
             reads: VecDeque::new(),
             transfer: None,
+            ticked: now,
         }
     }
 
     pub(super) fn deadline(&self, heartbeat: Duration) -> Option<Duration> {
-        self.others.values().map(|one| one.sent + heartbeat).min()
+        let sent = self.others.values().map(|one| one.sent).min()?;
+        Some(sent.min(self.ticked) + heartbeat)
+    }
+
+    /// Whether it was heard of this one in time.
+    fn is_near(&self, id: ReplicaId, now: Duration, election: Duration) -> bool {
+        let heard = self.others.get(&id).and_then(|one| one.heard);
+        heard.is_some_and(|heard| now < heard + election)
     }
 }
 
@@ -44,10 +54,8 @@ impl<D: Data> Raft<D> {
         let State::Leader(leader) = &mut self.role else {
             return;
         };
-        let is_near = |id: ReplicaId| {
-            let heard = leader.others.get(&id).and_then(|one| one.heard);
-            id == self.id || heard.is_some_and(|heard| now < heard + election)
-        };
+        leader.ticked = now;
+        let is_near = |id| id == self.id || leader.is_near(id, now, election);
         if !membership.has_quorum(is_near) {
             // Others may have a leader by now.
             self.step_down(now, self.ballot.term, None);
@@ -66,7 +74,7 @@ impl<D: Data> Raft<D> {
     }
 
     /// Makes another voter lead, as soon as it has all entries; until then nothing is proposed. Given up
-    /// after an election's time.
+    /// after an election's time; refused if that voter does not answer this leader.
     pub fn transfer(&mut self, now: Duration, to: ReplicaId) -> Result<(), Refused> {
         let is_voter = self.membership().voters().contains(&to);
         let State::Leader(leader) = &mut self.role else {
@@ -75,7 +83,9 @@ impl<D: Data> Raft<D> {
         if !is_voter || to == self.id {
             return Err(Refused::Impossible);
         }
-        if leader.transfer.is_some() {
+        let has_answered = leader.others.get(&to).is_some_and(|one| one.matched > 0);
+        let answers = has_answered && leader.is_near(to, now, self.config.election);
+        if leader.transfer.is_some() || !answers {
             return Err(Refused::Busy);
         }
         leader.transfer = Some((to, now + self.config.election));

@@ -41,9 +41,12 @@ impl<D: Data> Raft<D> {
         if one.mode != Mode::Snapshot && one.next <= self.log.base().index {
             one.needs_snapshot();
         }
-        if one.mode == Mode::Probe && now >= one.sent + self.config.heartbeat {
-            // The last one is lost, or its answer.
-            one.is_probing = false;
+        if one
+            .probing
+            .is_some_and(|since| now >= since + self.config.heartbeat)
+        {
+            // It is lost, or its answer.
+            one.probing = None;
         }
         one.sent = now;
         let mut prev = LogId::default();
@@ -62,7 +65,7 @@ impl<D: Data> Raft<D> {
             if one.may_send() {
                 entries = self.log.range(one.next, u64::MAX, self.config.append_bytes);
                 if let Some(last) = entries.last() {
-                    one.sent_entries(last.id.index);
+                    one.sent_entries(now, last.id.index);
                 }
             }
         }

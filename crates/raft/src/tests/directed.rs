@@ -242,6 +242,71 @@ fn leadership_is_handed_to_who_has_everything() {
 }
 
 #[test]
+fn leadership_is_not_handed_to_who_has_said_nothing() {
+    let mut raft = leader();
+    assert_eq!(raft.transfer(NOW, id(3)), Err(Refused::Busy));
+    assert!(raft.propose(1, 5).is_ok(), "nothing is held up for it");
+    // Who has said something is not waited for when it is gone.
+    let later = NOW + config().election;
+    assert_eq!(raft.transfer(later, id(2)), Err(Refused::Busy));
+}
+
+#[test]
+fn a_leader_that_is_asked_all_the_time_notices_how_time_goes_by() {
+    let mut raft = leader();
+    raft.propose(1, 5).unwrap();
+    written(&mut raft);
+    raft.transfer(NOW, id(2)).unwrap();
+    let (end, mut token) = (NOW + 2 * config().election, 0);
+    let mut now = NOW;
+    while now < end {
+        now += Duration::from_millis(10);
+        token += 1;
+        raft.read(now, token);
+        let round = token;
+        let outcome = Appended::Alive;
+        let body = Body::AppendReply { round, outcome };
+        raft.receive(now, message(2, 1, 1, body));
+        written(&mut raft);
+        if raft.deadline().is_some_and(|at| at <= now) {
+            raft.tick(now);
+        }
+    }
+    assert_eq!(raft.role(), Role::Leader);
+    assert!(raft.propose(1, 6).is_ok(), "the transfer was given up");
+}
+
+#[test]
+fn of_two_who_want_to_lead_at_once_one_gives_way() {
+    let after = NOW + 2 * config().election;
+    let last = LogId { term: 0, index: 1 };
+    let asked = |by: u64, asks: u64| {
+        let mut raft = replica(by, &[1, 2, 3]);
+        raft.tick(after);
+        assert_eq!(raft.role(), Role::Candidate);
+        written(&mut raft);
+        let canvass = message(asks, by, 1, Body::Canvass { last });
+        raft.receive(after, canvass);
+        written(&mut raft)
+    };
+    let yes = |granted| Body::CanvassReply { granted };
+    assert_eq!(asked(1, 2), [message(1, 2, 1, yes(true))]);
+    assert_eq!(asked(2, 1), [message(2, 1, 0, yes(false))]);
+}
+
+#[test]
+fn who_was_not_answered_asks_again_soon() {
+    let mut raft = replica(1, &[1, 2, 3]);
+    let after = NOW + 2 * config().election;
+    raft.tick(after);
+    assert_eq!(written(&mut raft).len(), 2);
+    let again = raft.deadline().unwrap();
+    assert!(again <= after + 2 * config().heartbeat);
+    raft.tick(again);
+    assert_eq!(written(&mut raft).len(), 2);
+}
+
+#[test]
 fn what_no_replica_can_have_sent_changes_nothing() {
     let mut raft = replica(2, &[1, 2, 3]);
     let entry = |term, index| Entry {
