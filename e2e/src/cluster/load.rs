@@ -32,7 +32,7 @@ const SLOTS: usize = 8;
 const OPERATIONS_MAX: usize = 120;
 /// Each of these overlaps with all that comes after it.
 const UNKNOWN_MAX: usize = 6;
-/// Names that are no part of the history begin so.
+/// Names of objects that are for trying whether there is service begin so.
 pub(super) const OUTSIDE: &str = "outside/";
 
 /// What clients may expect of the cluster.
@@ -48,6 +48,8 @@ pub(super) enum Expect {
 pub(super) struct Load<'a> {
     pub(super) history: History,
     session: &'a Session,
+    /// Names of other loads are others.
+    round: usize,
     expect: Expect,
     /// Longer than any answer may take.
     patience: Duration,
@@ -90,11 +92,18 @@ struct Known {
 }
 
 impl<'a> Load<'a> {
-    /// For clients who know no node yet. None waits for an answer longer than `patience`.
-    pub(super) fn new(session: &'a Session, expect: Expect, patience: Duration) -> Self {
+    /// For clients who know no node yet. None waits for an answer longer than `patience`. `round` is another
+    /// one for each load of a cluster.
+    pub(super) fn new(
+        session: &'a Session,
+        round: usize,
+        expect: Expect,
+        patience: Duration,
+    ) -> Self {
         Self {
             history: History::new(),
             session,
+            round,
             expect,
             patience,
             nodes: RwLock::default(),
@@ -166,7 +175,7 @@ impl<'a> Load<'a> {
         Choice {
             slot: number,
             generation: slot.generation,
-            name: name(number, slot.generation),
+            name: self.name(number, slot.generation),
             last: slot.last,
         }
     }
@@ -189,13 +198,19 @@ impl<'a> Load<'a> {
         let slots = (0..SLOTS).filter(|slot| slot % CONTAINERS == container);
         let names = slots.flat_map(|slot| {
             let newest = self.slots[slot].lock().generation;
-            (0..=newest).map(move |generation| name(slot, generation))
+            (0..=newest).map(move |generation| self.name(slot, generation))
         });
         names.collect()
     }
-}
 
-/// As `container/object`.
-fn name(slot: usize, generation: usize) -> String {
-    format!("c{}/s{slot}.{generation:04}", slot % CONTAINERS)
+    /// As `container/object`.
+    fn name(&self, slot: usize, generation: usize) -> String {
+        let container = slot % CONTAINERS;
+        format!("c{container}/{}s{slot}.{generation:04}", self.prefix())
+    }
+
+    /// What the names of all objects of this load begin with.
+    fn prefix(&self) -> String {
+        format!("r{}.", self.round)
+    }
 }

@@ -106,6 +106,7 @@ pub(super) struct Run<'a> {
     pub(super) cluster: Cluster,
     pub(super) session: Session,
     pub(super) random: Rng,
+    rounds: usize,
     pub(super) report: Report,
 }
 
@@ -131,6 +132,7 @@ impl<'a> Run<'a> {
             cluster,
             session,
             random: Rng::with_seed(plan.seed),
+            rounds: 0,
             report: Report::default(),
         })
     }
@@ -213,7 +215,8 @@ impl<'a> Run<'a> {
             _ => PATIENCE,
         };
         let session = self.session.again(self.cluster.endpoint(0).clone());
-        let load = Load::new(&session, expect, patience);
+        self.rounds += 1;
+        let load = Load::new(&session, self.rounds, expect, patience);
         for node in 0..self.cluster.size() {
             load.add_node(self.cluster.endpoint(node));
         }

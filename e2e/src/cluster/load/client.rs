@@ -12,7 +12,7 @@ use fastrand::Rng;
 use serde_json::Value as Json;
 use testkit::linearizable::{Action, Condition, Outcome, Value};
 
-use super::{CONTAINERS, Expect, Known, Load, OUTSIDE};
+use super::{CONTAINERS, Expect, Known, Load};
 use crate::cluster::Number;
 use crate::cluster::history::Ending;
 use crate::http::{Body, Request, Response};
@@ -193,10 +193,11 @@ impl<'a> Client<'a> {
             "listing of {container_name} gives {answer:?}"
         );
         let entries: Vec<Json> = serde_json::from_slice(&answer.body)?;
+        let prefix = self.load.prefix();
         let mut seen = HashMap::new();
         for entry in &entries {
             let object = entry["name"].as_str().context("an entry without name")?;
-            if !object.starts_with(OUTSIDE) {
+            if object.starts_with(&prefix) {
                 let name = format!("{container_name}/{object}");
                 seen.insert(name, self.listed_value(entry)?);
             }
