@@ -28,7 +28,7 @@ mod tests;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use base::env::Env;
@@ -106,6 +106,8 @@ struct Shared {
     files: Mutex<Files>,
     /// The writer waits here for a spare file, the other thread for work.
     files_changed: Condvar,
+    /// Asks for a release.
+    ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
     metrics: LogMetrics,
 }
 
@@ -140,6 +142,12 @@ impl Log {
     /// The most that one append may hold, record headers of 16 bytes included.
     pub fn append_bytes_max(&self) -> u64 {
         self.shared.file_bytes / 2
+    }
+
+    /// `ask` is called when what was appended waits for a file and there is no space for one: something must be
+    /// released. It runs on the writer's thread and must be short. Only the first `ask` counts.
+    pub fn on_shortage(&self, ask: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.ask.set(Box::new(ask));
     }
 
     /// Lets go of the entries of each stream up to and including its mark: they are durable

@@ -36,7 +36,7 @@ pub(crate) struct Host {
     replicas: RwLock<BTreeMap<ShardId, Weak<Replica>>>,
     /// Turns at sending snapshots.
     transfers: Semaphore,
-    flush_asked: flush::Asked,
+    flush_asked: Arc<flush::Asked>,
     /// Less than this left on the file system, and only what frees space is taken.
     reserve_bytes: u64,
     metrics: Metrics,

@@ -128,6 +128,11 @@ impl Files {
         self.no_space = true;
     }
 
+    /// Whether only a release brings another file.
+    pub(super) fn is_short(&self) -> bool {
+        self.no_space && self.spare.is_none() && self.free.is_empty()
+    }
+
     /// The writer goes over to the spare file, if there is one.
     pub(super) fn take_spare(&mut self) -> Option<Arc<dyn File>> {
         let spare = self.spare.take()?;
@@ -176,7 +181,7 @@ impl Files {
     }
 
     pub(super) fn admit(&self, bytes: u64, purpose: Purpose) -> Result<Room, Error> {
-        if !self.no_space || self.spare.is_some() || !self.free.is_empty() {
+        if !self.is_short() {
             return Ok(Room::Ample);
         }
         // What several streams may append before the next of them looks here.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base::env::{BLOCK_BYTES, Disk, Env, Open};
 use bytes::Bytes;
@@ -195,6 +195,7 @@ impl Shared {
             queued: Condvar::new(),
             files: Mutex::new(Files::new(VecDeque::new(), free, 0)),
             files_changed: Condvar::new(),
+            ask: OnceLock::new(),
             metrics: LogMetrics::default(),
         })
     }

@@ -390,6 +390,30 @@ fn a_writer_that_waits_for_a_file_hears_of_a_failure_elsewhere() {
 }
 
 #[test]
+fn a_writer_that_finds_no_space_for_a_file_asks_for_a_release() {
+    let world = World::new();
+    world.disk.resize(FILE_BYTES * 5 / 2);
+    let (log, _) = world.open().unwrap();
+    let (ask, asked) = std::sync::mpsc::sync_channel(1);
+    log.on_shortage(move || {
+        // One that was not heard yet will do.
+        let _ = ask.try_send(());
+    });
+    // More than all files hold: the last ones wait.
+    let waiting: Vec<_> = (0..100).map(|i| append(&log, vec![entry(i)])).collect();
+    for (mark, answer) in waiting.iter().enumerate() {
+        loop {
+            match answer.try_recv() {
+                Ok(answer) => break answer.unwrap(),
+                Err(_) if asked.try_recv().is_ok() => log.release([(1, mark as u64)]),
+                Err(_) => thread::yield_now(),
+            }
+        }
+    }
+    assert_eq!(world.health.state(), State::Healthy);
+}
+
+#[test]
 fn a_full_disk_refuses_growth_until_something_is_released() {
     let world = World::new();
     // One file is there, one more fits, a third does not.

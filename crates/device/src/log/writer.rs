@@ -18,7 +18,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Gathering stops at this many appends: the call backs of one batch delay the next.
 const BATCH_APPENDS_MAX: usize = 1024;
 
-/// How long a writer that waits for a file may miss that the device has failed.
+/// How long a writer that waits for a file may miss that the device has failed. So often it asks for a release.
 const HEALTH_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -251,6 +251,11 @@ impl Writer {
             self.shared.health.check_write()?;
             if files.is_closed() {
                 return Err(Error::Closed);
+            }
+            if files.is_short()
+                && let Some(ask) = self.shared.ask.get()
+            {
+                ask();
             }
             // The device may fail elsewhere, and then nothing is released.
             self.shared.files_changed.wait_for(&mut files, HEALTH_LOOK);

@@ -94,6 +94,9 @@ impl Host {
             let core = Core::new(shard, Some(tree.clone())).map_err(damaged)?;
             replicas.push((Arc::new(core), tail));
         }
+        let flush_asked = Arc::new(flush::Asked::default());
+        let asked = flush_asked.clone();
+        log.on_shortage(move || asked.ask());
         let cores = replicas.iter().map(|(core, _)| (core.id(), core.clone()));
         let host = Arc::new(Self {
             tree,
@@ -102,7 +105,7 @@ impl Host {
             writing: Mutex::new(()),
             replicas: RwLock::new(BTreeMap::new()),
             transfers: Semaphore::new(TRANSFERS_MAX),
-            flush_asked: flush::Asked::default(),
+            flush_asked,
             reserve_bytes: settings.reserve_bytes,
             metrics: Metrics::default(),
             log,
