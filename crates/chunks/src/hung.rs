@@ -69,15 +69,15 @@ impl Hung {
     pub(crate) async fn wait<T: Send + 'static>(
         &self,
         device: DeviceId,
-        call: Call<T>,
+        mut call: Call<T>,
     ) -> Result<T, StorageError> {
         let time = match self.is_hung(device) {
             true => HUNG_TIME_MAX,
             false => DEVICE_TIME_MAX,
         };
-        match answer_until(Instant::now() + time, call).await {
-            Ok(answer) => answer,
-            Err(call) => {
+        match answer_until(Instant::now() + time, &mut call).await {
+            Some(answer) => answer,
+            None => {
                 if !self.is_hung(device) {
                     self.leave(device, call, || ());
                 }
@@ -86,17 +86,31 @@ impl Hung {
         }
     }
 
-    /// Waits for a write. One that takes longer goes on; `ended` is called when it has ended, however that was.
+    /// Waits for a write, until it is overdue or its device `falls`. Then the write goes on; `ended` is called when it
+    /// has ended, however that was.
     pub(crate) async fn wait_for_write<T: Send + 'static>(
         &self,
         device: DeviceId,
         until: Instant,
-        write: Call<T>,
+        falls: impl Future<Output = ()>,
+        mut write: Call<T>,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<T, StorageError> {
-        match answer_until(until, write).await {
-            Ok(answer) => answer,
-            Err(write) => {
+        let left = tokio::select! {
+            biased;
+            left = answer_until(until, &mut write) => left,
+            () = falls => {
+                // Its own deadline ends it.
+                tokio::spawn(async move {
+                    drop(write.await);
+                    ended();
+                });
+                return Err(StorageError::Unavailable("its node is down".into()));
+            }
+        };
+        match left {
+            Some(answer) => answer,
+            None => {
                 self.leave(device, write, ended);
                 Err(StorageError::Overdue)
             }
@@ -133,16 +147,19 @@ impl Hung {
     }
 }
 
-/// A call's answer, or what is left of the call if there is none.
+/// A call's answer. If there is none, the call is still there to be waited for.
 async fn answer_until<T: Send + 'static>(
     until: Instant,
-    mut call: Call<T>,
-) -> Result<Result<T, StorageError>, Call<T>> {
-    match tokio::time::timeout_at(until, &mut call).await {
+    call: &mut Call<T>,
+) -> Option<Result<T, StorageError>> {
+    match tokio::time::timeout_at(until, &mut *call).await {
         // It is over, and the device still does not answer.
-        Ok(Err(StorageError::Overdue)) => Err(ready(Err(StorageError::Overdue)).boxed()),
-        Ok(answer) => Ok(answer),
-        Err(_) => Err(call),
+        Ok(Err(StorageError::Overdue)) => {
+            *call = ready(Err(StorageError::Overdue)).boxed();
+            None
+        }
+        Ok(answer) => Some(answer),
+        Err(_) => None,
     }
 }
 

@@ -46,7 +46,7 @@ use base::env::Env;
 use base::{ChunkId, DeviceId, GroupId};
 use futures_util::FutureExt as _;
 use map::{Current, Group};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::discard::Discards;
 use crate::hung::Hung;
@@ -69,6 +69,8 @@ struct Inner {
     discards: Discards,
     repairs: Repairs,
     hung: Hung,
+    /// Told by uploads for which the map has no group.
+    map_wanted: Arc<Notify>,
     metrics: Metrics,
 }
 
@@ -87,6 +89,7 @@ impl Chunks {
                 discards: Discards::default(),
                 repairs: Repairs::default(),
                 hung: Hung::default(),
+                map_wanted: Arc::default(),
                 metrics: Metrics::default(),
             }),
         }
@@ -94,6 +97,11 @@ impl Chunks {
 
     pub fn map(&self) -> &Current {
         &self.inner.map
+    }
+
+    /// Tells that somebody waits for a newer map.
+    pub fn map_wanted(&self) -> &Arc<Notify> {
+        &self.inner.map_wanted
     }
 
     /// Where the pieces of uploads come from.

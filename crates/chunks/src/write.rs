@@ -27,8 +27,11 @@ const IN_FLIGHT_MAX: usize = 2;
 const TRIES_MAX: usize = 4;
 
 /// A chunk waits so long for a map that has a group for it: a node that died is *down* in the map after
-/// some 2.5 s, and the groups that do without it come in the same change or the next.
+/// some 2.3 s, and the groups that do without it come in the same change or the next.
 const MAP_WAIT: Duration = Duration::from_secs(5);
+
+/// How often who waits looks at the map.
+const MAP_LOOK: Duration = Duration::from_millis(50);
 
 /// A chunk that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,14 +139,21 @@ impl Chunks {
 
     /// Waits for a newer map; says whether it came.
     async fn newer_map(&self, map: &Map, until: Instant) -> bool {
-        const POLL: Duration = Duration::from_millis(50);
         while Instant::now() < until {
             if self.inner.map.load().epoch > map.epoch {
                 return true;
             }
-            tokio::time::sleep(POLL).await;
+            self.inner.map_wanted.notify_one();
+            tokio::time::sleep(MAP_LOOK).await;
         }
         false
+    }
+
+    /// Waits until the map calls a device down: then who waits for it had better go elsewhere.
+    async fn falls(&self, device: DeviceId) {
+        while self.inner.map.load().is_up(device) {
+            tokio::time::sleep(MAP_LOOK).await;
+        }
     }
 
     /// What a device would still take, `None` if it takes nothing now.
@@ -171,7 +181,8 @@ impl Chunks {
             let chunks = self.clone();
             let ended = move || chunks.discard([id]);
             let hung = &self.inner.hung;
-            let written = hung.wait_for_write(member, until, write.boxed(), ended);
+            let falls = self.falls(member);
+            let written = hung.wait_for_write(member, until, falls, write.boxed(), ended);
             Some((member, written.await.err()?))
         });
         let failures = futures_util::future::join_all(writes).await;

@@ -1,10 +1,10 @@
 //! What drives the pure parts: two loops, and what other nodes call.
 //!
 //! Four times a second the *ruler* looks whether this node leads the control shard, proves it, and makes the
-//! change that the controller wants; and the *follower* lets the agent decide. Twice a second the follower reports.
-//! Jobs run in tasks of their own.
+//! change that the controller wants; and the *follower* lets the agent decide. Twice a second the follower reports to all
+//! who may lead the control shard, and more often while somebody waits for a newer map. Jobs run in tasks of their own.
 //!
-//! Cost per node: two small messages a second, and a round to a quorum for each shard whose membership is to be told.
+//! Cost per node: six small messages a second, and a round to a quorum for each shard whose membership is to be told.
 
 mod ask;
 mod follow;
@@ -26,11 +26,13 @@ use map::Current;
 use parking_lot::Mutex;
 use rpc::{JoinToken, Peers};
 use shard::{Execution, Procedure, Shard};
+use tokio::sync::Notify;
 
 use crate::agent::{self, Agent};
 use crate::control::{self, AddToken, Drain, Losses, Refusal, Remove, SetZone, TokenState};
 use crate::directory::Directory;
 use crate::health::{self, Now};
+use crate::heard::Heard;
 use crate::home::Home;
 use crate::replication::Replication;
 use crate::report::DeviceReport;
@@ -102,6 +104,8 @@ pub struct Parts {
     pub devices: Arc<Devices>,
     /// Where this node's port is, the best first.
     pub addresses: Vec<String>,
+    /// Told by who cannot go on with the map that this node has.
+    pub map_wanted: Arc<Notify>,
     pub config: Config,
 }
 
@@ -115,6 +119,7 @@ struct Inner {
     parts: Parts,
     agent: Mutex<Agent>,
     rule: Mutex<Option<Rule>>,
+    heard: Mutex<Heard>,
     /// Who led the control group when it was last asked.
     leader: Mutex<Option<NodeId>>,
     /// Making and destroying replicas exclude each other, so that each sees what the map says meanwhile.
@@ -132,6 +137,7 @@ impl Cluster {
                 parts,
                 agent: Mutex::new(agent),
                 rule: Mutex::default(),
+                heard: Mutex::default(),
                 leader: Mutex::default(),
                 replicas: tokio::sync::Mutex::default(),
                 file: tokio::sync::Mutex::default(),

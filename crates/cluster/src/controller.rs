@@ -1,7 +1,8 @@
 //! What the control leader makes of the reports: the next change of the map.
 //!
 //! Pure: time and reports come in, at most one [`Change`] at a time goes out. What it knows is nothing that
-//! must be kept: who takes over begins with the map and listens for a while. Whether it still leads is for the
+//! must be kept: who takes over begins with the map and what it has heard, and listens for a while to those of whom
+//! it has heard nothing. Whether it still leads is for the
 //! driver to prove (`reign`), and a change names the map that it was planned on and the reign that
 //! planned it, so one of a deposed controller is refused.
 //!
@@ -53,12 +54,18 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// A controller that begins now, with this map.
-    pub fn new(config: health::Config, map: Arc<Map>, now: Now) -> Self {
+    /// A controller that begins now, with this map. `heard` says when nodes were last heard: of the others
+    /// nothing is known.
+    pub fn new(
+        config: health::Config,
+        map: Arc<Map>,
+        heard: &BTreeMap<NodeId, Duration>,
+        now: Now,
+    ) -> Self {
         let mut controller = Self {
             map: Arc::default(),
-            nodes: Health::new(config, now.monotonic),
-            devices: Health::new(config, now.monotonic),
+            nodes: Health::new(config),
+            devices: Health::new(config),
             reported: BTreeMap::new(),
             addresses: BTreeMap::new(),
             observed: Observed::default(),
@@ -66,6 +73,9 @@ impl Controller {
             silence: config.silence,
             ticked: now.monotonic,
         };
+        for (node, at) in heard {
+            controller.nodes.hear(*node, *at);
+        }
         controller.adopt(map, now);
         controller
     }

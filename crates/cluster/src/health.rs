@@ -4,8 +4,8 @@
 //! have been heard without a gap for as many seconds as follow from how often it fell in the last ten
 //! minutes: 1, 2, 4 and so on, at most 60; so that what flaps does not make everybody move things to and fro.
 //!
-//! Silence is measured by the monotonic clock and from [`Health::new`] on at the earliest: who has only
-//! begun to listen has heard nobody, and that says nothing. The grace time is measured by the wall clock,
+//! Silence is measured by the monotonic clock, and of somebody of whom nothing is known from when it is noticed on:
+//! who has only begun to listen has heard nobody, and that says nothing. The grace time is measured by the wall clock,
 //! because it outlives whoever measures it: since when somebody is down is in the map.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -49,7 +49,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// When several were last heard: nodes, or devices.
 pub(crate) struct Health<K> {
     config: Config,
-    /// When we began to listen.
+    /// When we began to listen anew, if ever.
     begun: Duration,
     records: BTreeMap<K, Record>,
 }
@@ -66,10 +66,10 @@ struct Record {
 }
 
 impl<K: Ord + Copy> Health<K> {
-    pub(crate) fn new(config: Config, now: Duration) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
-            begun: now,
+            begun: Duration::ZERO,
             records: BTreeMap::new(),
         }
     }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn health() -> Health<u8> {
-        Health::new(Config::default(), at(0.0).monotonic)
+        Health::new(Config::default())
     }
 
     impl Health<u8> {

@@ -8,7 +8,7 @@
 //! newest map; what a deposed controller planned is refused.
 //! **Invariant:** a report is answered only after a proof that the answering node leads the control shard.
 //!
-//! In reading order: who is down (`health`), what nodes say (`report`), what the controller makes of it
+//! In reading order: who is down (`health`, `heard`), what nodes say (`report`), what the controller makes of it
 //! (`controller`), what a node does by its map (`agent`), the rows and procedures (`control`), how the cluster is
 //! (`status`); what a node keeps (`home`) and how it becomes one (`join`); what is asked of Raft and given to it
 //! (`replication`, `network`, `directory`), the messages (`wire`), and what drives all this (`cluster`).
@@ -19,6 +19,7 @@ pub mod control;
 mod controller;
 mod directory;
 mod health;
+mod heard;
 mod home;
 mod join;
 mod network;

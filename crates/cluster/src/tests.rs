@@ -12,6 +12,7 @@ use map::{Device, Epoch, Map, Node, State, Step};
 use testkit::Random;
 
 use crate::agent::{self, Action, Agent, End, Job, Round};
+use crate::heard::Heard;
 use crate::report::{Condition, DeviceReport, Reign, Report};
 use crate::status::Status;
 use shard::{Led, ReplicaId};
@@ -46,6 +47,7 @@ struct Host {
     jobs: Vec<(Epoch, Job)>,
     /// The map in its file, which is not always written.
     file: Arc<Map>,
+    heard: Heard,
     is_fence_open: bool,
     /// When the map was last known to be fresh.
     fresh: Option<Duration>,
@@ -209,6 +211,9 @@ impl World {
             return;
         }
         let led = self.led_by(node);
+        let (silence, map) = (HealthConfig::default().silence, self.map.clone());
+        let host = self.hosts.get_mut(&node).unwrap();
+        host.heard.tick(self.now, silence, &map);
         self.rule(node, led.iter().find(|led| led.shard == ShardId::CONTROL));
         let local = self.replicas.keys().copied();
         let local = local.filter(|(device, _)| self.node_of(*device) == Some(node));
@@ -249,8 +254,13 @@ impl World {
             (Some(led), term) if term != Some(led.term) => {
                 let reign = Reign(self.draw());
                 self.reign = Some(reign);
-                let controller = Controller::new(HealthConfig::default(), self.map.clone(), now);
                 let host = self.hosts.get_mut(&node).unwrap();
+                let config = HealthConfig::default();
+                let silence = config.silence;
+                let heard = host
+                    .heard
+                    .testimony(now.monotonic, silence, &self.map, node);
+                let controller = Controller::new(config, self.map.clone(), &heard, now);
                 host.controller = Some((led.term, reign, controller));
                 host.change = None;
             }
@@ -345,6 +355,11 @@ impl World {
         };
         if self.hosts[&node].is_cut || self.hosts[&leader].is_cut {
             return;
+        }
+        for host in self.hosts.values_mut() {
+            if host.is_alive && !host.is_cut {
+                host.heard.hear(node, self.now);
+            }
         }
         let map = self.map.clone();
         let Some((_, reign, controller)) = &mut self.hosts.get_mut(&leader).unwrap().controller
@@ -663,6 +678,7 @@ impl Host {
             controller: None,
             change: None,
             jobs: Vec::new(),
+            heard: Heard::default(),
             is_fence_open: false,
             fresh: None,
         }

@@ -74,7 +74,13 @@ impl Shard {
             let answer = match table.place(self.id, search.hint.take(), search.tries) {
                 Place::Here(replica) => replica.execute(&procedure).await,
                 Place::There(device) => {
-                    remote::ask(&table.post, device, self.id, P::NAME, &procedure).await
+                    let ask = remote::ask(&table.post, device, self.id, P::NAME, &procedure);
+                    tokio::select! {
+                        biased;
+                        answer = ask => answer,
+                        // It may have been done before.
+                        _ = table.replaced(self.id, device) => Err(Error::Unknown.into()),
+                    }
                 }
                 Place::Nowhere => return Err(missing().into()),
             };
@@ -102,7 +108,14 @@ impl Shard {
             let answer = match place {
                 Place::Here(replica) => replica.query(&query).await,
                 Place::There(device) => {
-                    remote::ask(&table.post, device, self.id, Q::NAME, &query).await
+                    let ask = remote::ask(&table.post, device, self.id, Q::NAME, &query);
+                    tokio::select! {
+                        biased;
+                        answer = ask => answer,
+                        next = table.replaced(self.id, device) => {
+                            Err(Refusal::Elsewhere(Some(next)))
+                        }
+                    }
                 }
                 Place::Nowhere => return Err(missing().into()),
             };

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{DeviceId, ShardId};
 use parking_lot::RwLock;
 
 use crate::peers::Post;
 use crate::replica::Replica;
+
+/// How often who waits for a leader looks whether it still is one.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Table {
     pub(crate) post: Arc<Post>,
@@ -106,11 +110,75 @@ impl Table {
         }
     }
 
+    /// Who leads the shard as far as the replicas here know.
+    fn leading(&self, shard: ShardId) -> Option<DeviceId> {
+        let replicas = self.replicas.read();
+        let mut here = replicas.get(&shard)?.iter();
+        here.find_map(|replica| replica.leader())
+    }
+
+    /// Waits until a replica here knows that another one than `asked` leads now.
+    pub(crate) async fn replaced(&self, shard: ShardId, asked: DeviceId) -> DeviceId {
+        replaced(|| self.leading(shard), asked).await
+    }
+
     fn at(&self, shard: ShardId, device: DeviceId) -> Place {
         match self.get(shard, device) {
             Some(replica) => Place::Here(replica),
             None if self.post.outside.is_none() => Place::Nowhere,
             None => Place::There(device),
         }
+    }
+}
+
+/// Waits until another one leads than was known at first, and than `asked`.
+async fn replaced(leading: impl Fn() -> Option<DeviceId>, asked: DeviceId) -> DeviceId {
+    let before = leading();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = leading();
+        if let Some(device) = now.filter(|device| now != before && *device != asked) {
+            return device;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const ONE: DeviceId = DeviceId(1);
+    const TWO: DeviceId = DeviceId(2);
+
+    /// Whom the caller of `asked` learns of, if first the one and then the other is said to lead.
+    async fn check(
+        asked: DeviceId,
+        first: Option<DeviceId>,
+        then: Option<DeviceId>,
+        expected: Option<DeviceId>,
+    ) {
+        let leading = Mutex::new(first);
+        let replaced = replaced(|| *leading.lock(), asked);
+        let election = async {
+            tokio::time::sleep(2 * LOOK).await;
+            *leading.lock() = then;
+        };
+        let both = async { tokio::join!(replaced, election).0 };
+        assert_eq!(timeout(10 * LOOK, both).await.ok(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_leader_learns_of_the_next() {
+        check(ONE, Some(ONE), Some(TWO), Some(TWO)).await;
+        check(ONE, None, Some(TWO), Some(TWO)).await;
+        // As it was, or nobody.
+        check(ONE, Some(ONE), Some(ONE), None).await;
+        check(ONE, Some(ONE), None, None).await;
+        // Who was asked knew better than the replicas here, which follow.
+        check(TWO, Some(ONE), Some(ONE), None).await;
+        check(TWO, Some(ONE), Some(TWO), None).await;
     }
 }

@@ -253,6 +253,73 @@ async fn a_device_that_hangs_costs_one_try_and_what_it_writes_late_is_deleted() 
     assert_eq!(fixture.stored(), 20);
 }
 
+impl Fixture {
+    /// The map calls a device down from now on.
+    fn fell(&self, device: usize) {
+        let map = self.chunks.map();
+        let mut newer = (*map.get()).clone();
+        newer.epoch = newer.epoch.next();
+        let device = newer.devices.get_mut(&self.devices[device].id());
+        device.unwrap().state = map::State::Out;
+        assert!(map.advance(newer));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_device_that_is_called_down_goes_elsewhere() {
+    let fixture = Fixture::new(2);
+    fixture.devices[0].hang_writes();
+    fixture.devices[1].set_free_bytes(None);
+    let mut writer = fixture.writer();
+    writer.push(piece(1, 100)).await.unwrap();
+    let finish = tokio::spawn(writer.finish());
+    fixture.devices[0].write_begun().await;
+    fixture.devices[1].set_free_bytes(Some(1 << 30));
+    let start = Instant::now();
+    fixture.fell(0);
+    let written = finish.await.unwrap().unwrap();
+    assert!(start.elapsed() < TRY_TIME_MAX, "by the clock of the test");
+    assert_eq!(fixture.chunks.devices_hung(), 0, "nobody knows that");
+    // The first discard is given up, too.
+    tokio::time::sleep(DEVICE_TIME_MAX).await;
+    fixture.chunks.settle().await;
+    assert_eq!(fixture.devices[1].chunks()[0].0, written[0].id);
+
+    // What it writes late is deleted, or at least tried.
+    fixture.devices[0].fail_deletes(Some(device::Error::Closed));
+    let left = || fixture.chunks.metrics().discards_left.get();
+    let before = left();
+    fixture.devices[0].release();
+    let deleted = async {
+        while left() == before || fixture.devices[0].chunks().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(TRY_TIME_MAX, deleted).await;
+    assert!(in_time.is_ok(), "nothing was discarded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_group_says_that_it_wants_another_map() {
+    let fixture = Fixture::new(1);
+    let map = fixture.chunks.map();
+    let mut newer = (*map.get()).clone();
+    newer.epoch = newer.epoch.next();
+    newer.nodes.insert(base::NodeId(2), map::Node::default());
+    assert!(map.advance(newer));
+    fixture.fell(0);
+    let mut writer = fixture.writer();
+    writer.push(piece(1, 100)).await.unwrap();
+    let finish = tokio::spawn(writer.finish());
+    fixture.chunks.map_wanted().notified().await;
+    let mut newer = (*map.get()).clone();
+    newer.epoch = newer.epoch.next();
+    let device = newer.devices.get_mut(&fixture.devices[0].id());
+    device.unwrap().state = map::State::Up;
+    assert!(map.advance(newer));
+    finish.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_when_all_devices_hang() {
     for count in [1, 3, 6] {

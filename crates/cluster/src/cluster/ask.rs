@@ -1,12 +1,14 @@
 //! What a node asks of the control leader, whoever that is now.
 //!
 //! The control shard's replicas are in the map, so their nodes are asked one after the other, the one that
-//! answered last time first. Who does not lead says so at once.
+//! answered last time first. Who does not lead says so at once. A report goes to all of them: whoever will lead is to
+//! have heard it.
 
 use std::time::Duration;
 
 use base::{NodeId, ShardId};
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use map::Map;
 use rpc::JoinToken;
 use tokio::time::Instant;
@@ -35,10 +37,7 @@ impl Cluster {
         &self,
         report: &Report,
     ) -> Result<(Reign, Option<Map>), Declined> {
-        let deadline = Instant::now() + REPORT_TIME_MAX;
-        let answer = self
-            .ask(wire::REPORT, wire::encode(report), deadline)
-            .await?;
+        let answer = self.ask_all(wire::REPORT, wire::encode(report)).await?;
         let Answer { reign, map } = wire::decode(&answer)?;
         let map = map.map(|map| Map::decode(&map)).transpose();
         let map = map.map_err(|bad| Declined::Malformed(bad.to_string()))?;
@@ -90,20 +89,49 @@ impl Cluster {
         }
     }
 
+    /// Tells all who may lead; gives the answer of the one who does.
+    async fn ask_all(&self, service: u16, body: Bytes) -> Result<Bytes, Declined> {
+        let deadline = Instant::now() + REPORT_TIME_MAX;
+        let ask = async |node| {
+            (
+                node,
+                self.ask_one(node, service, body.clone(), deadline).await,
+            )
+        };
+        let mut asked: FuturesUnordered<_> = self.control_nodes().into_iter().map(ask).collect();
+        let mut last = Declined::NotLeading;
+        while let Some((node, answer)) = asked.next().await {
+            match answer {
+                Ok(answer) => {
+                    *self.inner.leader.lock() = Some(node);
+                    return Ok(answer);
+                }
+                Err(declined) => last = declined,
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_one(
+        &self,
+        node: NodeId,
+        service: u16,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, Declined> {
+        match node == self.inner.parts.node {
+            true => self.lead(node, service, body).await,
+            false => self.ask_node(node, service, body, deadline).await,
+        }
+    }
+
     /// Asks the control leader.
     async fn ask(&self, service: u16, body: Bytes, deadline: Instant) -> Result<Bytes, Declined> {
         let mut last = Declined::NotLeading;
         for node in self.control_nodes() {
             let attempt =
                 deadline.min(Instant::now() + ATTEMPT_TIME_MAX.max(deadline_share(deadline)));
-            let answer = match node == self.inner.parts.node {
-                true => {
-                    self.lead(self.inner.parts.node, service, body.clone())
-                        .await
-                }
-                false => self.ask_node(node, service, body.clone(), attempt).await,
-            };
-            match answer {
+            match self.ask_one(node, service, body.clone(), attempt).await {
                 Ok(answer) => {
                     *self.inner.leader.lock() = Some(node);
                     return Ok(answer);

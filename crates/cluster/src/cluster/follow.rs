@@ -14,6 +14,9 @@ use crate::agent::{Action, Event, Round};
 const TICK: Duration = Duration::from_millis(250);
 const REPORT: Duration = Duration::from_millis(500);
 
+/// After each report, also while somebody waits for a newer map.
+const REPORT_PAUSE: Duration = Duration::from_millis(100);
+
 /// A shard that is not proved by then is not in this report: the report itself must not wait.
 const PROOFS_TIME_MAX: Duration = Duration::from_millis(200);
 
@@ -33,8 +36,12 @@ impl Cluster {
         let mut ticks = tokio::time::interval(REPORT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.inner.parts.map_wanted.notified() => {}
+            }
             self.report_once().await;
+            tokio::time::sleep(REPORT_PAUSE).await;
         }
     }
 

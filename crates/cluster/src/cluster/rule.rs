@@ -43,6 +43,12 @@ impl Cluster {
 
     /// Proves that this node leads, and makes the changes that are wanted.
     async fn rule_once(&self) -> Result<(), Declined> {
+        let silence = self.inner.parts.config.health.silence;
+        let map = self.inner.parts.map.get();
+        self.inner
+            .heard
+            .lock()
+            .tick(self.now().monotonic, silence, &map);
         let Some(term) = self.control_term() else {
             if self.inner.rule.lock().take().is_some() {
                 tracing::info!("this node is not the controller any more");
@@ -92,7 +98,12 @@ impl Cluster {
         let map = self.execute(Seize { reign }).await?;
         tracing::info!(term, epoch = %map.epoch, "this node is the controller");
         let health = self.inner.parts.config.health;
-        let controller = Controller::new(health, Arc::new(map), self.now());
+        let now = self.now();
+        let heard = {
+            let heard = self.inner.heard.lock();
+            heard.testimony(now.monotonic, health.silence, &map, self.inner.parts.node)
+        };
+        let controller = Controller::new(health, Arc::new(map), &heard, now);
         *self.inner.rule.lock() = Some(Rule {
             term,
             reign,
@@ -157,6 +168,7 @@ impl Cluster {
 
     /// Takes a report, and answers it after a proof that this node leads and with the newest map.
     pub(super) async fn hear(&self, from: NodeId, report: Report) -> Result<Answer, Declined> {
+        self.inner.heard.lock().hear(from, self.now().monotonic);
         let known = report.epoch;
         let (reign, map) = self.ruling().await?;
         self.tell(reign, Event::Report(from, report));

@@ -307,6 +307,7 @@ impl World {
             fill: Arc::new(NoFill),
             devices: Arc::new(devices),
             addresses: vec![address.to_string()],
+            map_wanted: Arc::default(),
             config: Config::default(),
         };
         let cluster = Cluster::new(parts);

@@ -16,7 +16,7 @@ const B: DeviceId = DeviceId(20);
 const SIZE: u64 = 1 << 40;
 
 fn at(secs: f64) -> Now {
-    let passed = Duration::from_secs_f64(secs);
+    let passed = Duration::from_secs_f64(1000.0 + secs);
     Now {
         monotonic: passed,
         wall: Timestamp::from_secs(1_800_000_000).after(passed),
@@ -36,7 +36,12 @@ fn map() -> Map {
 }
 
 fn controller(map: Map) -> Controller {
-    Controller::new(health::Config::default(), Arc::new(map), at(0.0))
+    Controller::new(
+        health::Config::default(),
+        Arc::new(map),
+        &BTreeMap::new(),
+        at(0.0),
+    )
 }
 
 fn device(device: DeviceId) -> DeviceReport {
@@ -125,6 +130,21 @@ fn a_new_controller_declares_nobody_down_before_it_has_listened() {
         2,
         "{steps:?}"
     );
+}
+
+#[test]
+fn who_died_before_the_takeover_is_down_one_silence_after_it_was_heard() {
+    let heard = [(SECOND, at(-1.0).monotonic)].into();
+    let config = health::Config::default();
+    let mut controller = Controller::new(config, Arc::new(map()), &heard, at(0.0));
+    let report = || Event::Report(FIRST, report(&[device(A)]));
+    controller.step(at(0.0), report());
+    let is_down = |step: &Step| matches!(step, Step::NodeState { node: SECOND, .. });
+    assert!(!controller.settle(0.9).iter().any(is_down));
+    controller.step(at(0.9), report());
+    let steps = controller.settle(1.0);
+    assert!(steps.iter().any(is_down), "{steps:?}");
+    assert_eq!(controller.map.nodes[&FIRST].state, State::Up);
 }
 
 #[test]

@@ -83,11 +83,7 @@ impl Node {
         wires.connect(groups.clone());
         outside.connect(wires, current.clone());
 
-        let fence = Arc::new(Fence::new(current.clone()));
-        if current.load().nodes.len() == 1 {
-            // Its map was read from the control shard just now, and nobody else can have changed it.
-            fence.open();
-        }
+        let fence = fence(&current);
         let fenced =
             |device: &Device| Arc::new(Fenced::new(Arc::new(device.clone()), fence.clone()));
         let server = chunks::Server::new(devices.iter().map(fenced));
@@ -124,6 +120,7 @@ impl Node {
             fill: Arc::new(namespace.chunks().clone()),
             devices: Arc::new(reports(devices.to_vec())),
             addresses,
+            map_wanted: namespace.chunks().map_wanted().clone(),
             config: cluster::Config::default(),
         });
         let service = Service::new(cluster.clone(), Some(Arc::new(ChunkCalls(server))));
@@ -218,6 +215,16 @@ fn addresses(config: &Config, port: &TcpListener) -> anyhow::Result<Vec<String>>
         bail!("node_listen {address} is no address that others can reach: set node_address");
     }
     Ok(vec![address.to_string()])
+}
+
+/// Closed until the map is known to be fresh, as that of a node alone is: it was read from the control shard just now, and
+/// nobody else can have changed it.
+fn fence(map: &Current) -> Arc<Fence> {
+    let fence = Fence::new(map.clone());
+    if map.load().nodes.len() == 1 {
+        fence.open();
+    }
+    Arc::new(fence)
 }
 
 /// How the devices are, whenever that is asked.
