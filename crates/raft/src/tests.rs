@@ -6,19 +6,8 @@ mod node;
 mod run;
 mod world;
 
+use crate::Bug;
 use world::{Faults, World};
-
-/// Planted bugs, each of which the simulation must find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
-    /// Votes and acknowledgements leave before they are durable.
-    PromisesEarly,
-    /// The leader counts its own entries as durable when they are not.
-    CountsUnwritten,
-    VotesTwice,
-    /// A leader answers reads without asking anybody.
-    BelievesItLeads,
-}
 
 /// How many runs there are; `RAFT_SEEDS=10000` makes it a night's work.
 fn seeds(by_default: u64) -> std::ops::Range<u64> {
@@ -87,4 +76,9 @@ fn a_second_vote_is_caught() {
 #[test]
 fn a_leader_that_asks_nobody_is_caught() {
     check_is_caught(Bug::BelievesItLeads);
+}
+
+#[test]
+fn a_leader_that_decides_alone_is_caught() {
+    check_is_caught(Bug::DecidesAlone);
 }

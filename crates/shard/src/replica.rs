@@ -141,10 +141,13 @@ impl Replica {
             seed: env.entropy.u64(),
             now,
         };
+        let raft = Raft::new(raft::Config::default(), start);
+        #[cfg(feature = "canary")]
+        let raft = plant(raft);
         let replica = Arc::new(Self {
             device: host.device().id(),
             state: Mutex::new(State {
-                raft: Raft::new(raft::Config::default(), start),
+                raft,
                 waiting: VecDeque::new(),
                 asking: Vec::new(),
                 watching: Vec::new(),
@@ -286,6 +289,14 @@ impl Replica {
             signal.changed.notify_one();
         });
     }
+}
+
+#[cfg(feature = "canary")]
+fn plant(mut raft: Raft<Effects>) -> Raft<Effects> {
+    if crate::Canary::AcknowledgedBeforeQuorum.is_planted() {
+        raft.plant(raft::Bug::DecidesAlone);
+    }
+    raft
 }
 
 impl State {

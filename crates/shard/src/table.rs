@@ -56,6 +56,14 @@ impl Table {
         here.find(|replica| replica.is_leader()).cloned()
     }
 
+    /// What a replica here has, whether it leads or not.
+    #[cfg(feature = "canary")]
+    pub(crate) fn stale_view(&self, shard: ShardId) -> Option<Result<crate::View, crate::Error>> {
+        let replicas = self.replicas.read();
+        let replica = replicas.get(&shard)?.first()?;
+        Some(replica.stale_view())
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
         self.replicas.read().values().flatten().cloned().collect()
     }

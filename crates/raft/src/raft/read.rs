@@ -24,8 +24,8 @@ impl<D: Data> Raft<D> {
         } else if !is_waiting {
             self.ask(now);
         }
-        #[cfg(test)]
-        if self.bug == Some(crate::tests::Bug::BelievesItLeads)
+        #[cfg(any(test, feature = "canary"))]
+        if self.bug == Some(crate::Bug::BelievesItLeads)
             && let State::Leader(leader) = &mut self.role
         {
             let reads = leader

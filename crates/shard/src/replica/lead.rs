@@ -180,6 +180,12 @@ impl Replica {
         self.core.view().map_err(Unseen::Failed)
     }
 
+    /// What was done here so far.
+    #[cfg(feature = "canary")]
+    pub(crate) fn stale_view(&self) -> Result<View, Error> {
+        self.core.view()
+    }
+
     /// The only voter answers reads also when its log has failed: nobody else can know more.
     fn outlives_its_log(&self) -> bool {
         self.signal.has_failed.load(Ordering::Acquire) && self.state.lock().raft.is_only_voter()
