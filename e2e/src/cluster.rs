@@ -287,9 +287,17 @@ impl Cluster {
 
     /// How the cluster is, if this node can say.
     fn status(&self, node: Number) -> Result<Json> {
+        Ok(self.whole_status(node)?["cluster"].clone())
+    }
+
+    fn whole_status(&self, node: Number) -> Result<Json> {
         let output = self.ask(node, &["status", "--json"]).output()?;
-        let status: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        Ok(status["cluster"].clone())
+        Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    /// How many bodies wait for the collector, if that can be told now.
+    pub fn garbage(&self) -> Result<Option<u64>> {
+        Ok(self.whole_status(0)?["garbage"]["queued"].as_u64())
     }
 
     /// The node that leads the control group, if node 0 knows it.
