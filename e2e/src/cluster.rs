@@ -7,6 +7,7 @@
 mod availability;
 mod fault;
 mod history;
+mod late;
 mod load;
 mod scenario;
 mod verify;
@@ -48,6 +49,13 @@ const VOLUME_BYTES: u64 = 2 << 30;
 
 /// Number of a node, from 0.
 pub type Number = usize;
+
+/// Whether a node is to give away what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    Begin,
+    End,
+}
 
 /// Running nodes and those that are down. All is gone when it is dropped, except files under its folder.
 pub struct Cluster {
@@ -149,7 +157,7 @@ impl Cluster {
     }
 
     fn join_token(&self) -> Result<String> {
-        let mut command = self.ask_first(&["token", "create"]);
+        let mut command = self.ask(0, &["token", "create"]);
         let output = command.stderr(Stdio::inherit()).output()?;
         ensure!(output.status.success(), "no join token: {}", output.status);
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
@@ -238,9 +246,8 @@ impl Cluster {
         }
         let deadline = Instant::now() + TIME_MAX;
         loop {
-            let output = self.ask_first(&["status", "--json"]).output()?;
-            let status: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            if status["cluster"]["whole"] == true {
+            let status = self.status(0)?;
+            if status["whole"] == true {
                 return Ok(());
             }
             promised!(
@@ -253,6 +260,16 @@ impl Cluster {
 
     /// Stops all nodes in good order, and checks what they leave.
     pub fn stop(mut self) -> Result<()> {
+        self.stop_and_check()
+    }
+
+    /// Checks what the nodes hold, which must be stopped for that, and starts them again.
+    pub fn check(&mut self) -> Result<()> {
+        self.stop_and_check()?;
+        (0..self.size()).try_for_each(|node| self.start(node))
+    }
+
+    fn stop_and_check(&mut self) -> Result<()> {
         for (number, node) in self.nodes.iter_mut().enumerate() {
             let server = node.server.take().context("all nodes run")?;
             let status = server.stop().with_context(|| format!("node {number}"))?;
@@ -268,10 +285,45 @@ impl Cluster {
         Ok(())
     }
 
-    /// An administrator's command to the first node.
-    fn ask_first(&self, words: &[&str]) -> Command {
+    /// How the cluster is, if this node can say.
+    fn status(&self, node: Number) -> Result<Json> {
+        Ok(self.whole_status(node)?["cluster"].clone())
+    }
+
+    fn whole_status(&self, node: Number) -> Result<Json> {
+        let output = self.ask(node, &["status", "--json"]).output()?;
+        Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    /// How many bodies wait for the collector, if that can be told now.
+    pub fn garbage(&self) -> Result<Option<u64>> {
+        Ok(self.whole_status(0)?["garbage"]["queued"].as_u64())
+    }
+
+    /// The node that leads the control group, if node 0 knows it.
+    fn leader(&self) -> Result<Number> {
+        let leader = self.status(0)?["leader"].as_u64();
+        let leader = leader.context("the status says who leads")?;
+        // Nodes are counted from 1 in the order in which they join.
+        Ok(usize::try_from(leader)? - 1)
+    }
+
+    /// Tells a node that another one is to give away all that it holds, or may be used again.
+    fn drain(&self, asked: Number, node: Number, how: Drain) -> Result<()> {
+        let word = match how {
+            Drain::Begin => "drain",
+            Drain::End => "undrain",
+        };
+        let number = (node + 1).to_string();
+        let output = self.ask(asked, &["node", word, &number]).output()?;
+        ensure!(output.status.success(), "{word} {number}: {output:?}");
+        Ok(())
+    }
+
+    /// An administrator's command to a node.
+    fn ask(&self, node: Number, words: &[&str]) -> Command {
         let mut command = Command::new(&self.setup.binary);
-        let data = &self.nodes[0].launch.data;
+        let data = &self.nodes[node].launch.data;
         command.args(words).arg("--data").arg(data);
         command
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::network::Namespace;
@@ -32,6 +33,8 @@ pub enum Body<'a> {
     Sized(&'a [u8]),
     /// With `Transfer-Encoding: chunked`, in pieces of this many bytes.
     Chunked(&'a [u8], usize),
+    /// The second half comes so much later.
+    Slow(&'a [u8], Duration),
     /// Announces all but sends this many bytes; then the client is gone.
     Broken(&'a [u8], usize),
 }
@@ -162,12 +165,48 @@ impl Client {
         Ok(response)
     }
 
+    /// Sends the head of a request and this much of its body, which has a length.
+    pub fn begin<'a>(&self, request: &Request<'a>, bytes: usize) -> io::Result<Begun<'a>> {
+        let Body::Sized(body) = request.body else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut stream = self.connect()?;
+        let first = Request {
+            body: Body::Broken(body, bytes),
+            ..request.clone()
+        };
+        write(stream.get_mut(), &first)?;
+        let rest = &body[bytes..];
+        Ok(Begun { stream, rest })
+    }
+
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
         let stream = self.endpoint.connect(self.patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_write_timeout(Some(self.patience))?;
         Ok(BufReader::new(stream))
+    }
+}
+
+/// A request of which the server does not have the whole body yet.
+pub struct Begun<'a> {
+    stream: BufReader<TcpStream>,
+    rest: &'a [u8],
+}
+
+impl Begun<'_> {
+    /// Sends all but the last `left` bytes of what is left of the body.
+    pub fn go_on(&mut self, left: usize) -> io::Result<()> {
+        let (now, later) = self.rest.split_at(self.rest.len() - left);
+        self.rest = later;
+        self.stream.get_mut().write_all(now)
+    }
+
+    /// Sends the rest and reads the answer.
+    pub fn finish(mut self) -> io::Result<Response> {
+        self.go_on(0)?;
+        Ok(read(&mut self.stream, false)?.0)
     }
 }
 
@@ -181,7 +220,7 @@ fn write(stream: &mut TcpStream, request: &Request<'_>) -> io::Result<()> {
     }
     match request.body {
         Body::None => head += "\r\n",
-        Body::Sized(body) | Body::Broken(body, _) => {
+        Body::Sized(body) | Body::Slow(body, _) | Body::Broken(body, _) => {
             head += &format!("Content-Length: {}\r\n\r\n", body.len());
         }
         Body::Chunked(..) => head += "Transfer-Encoding: chunked\r\n\r\n",
@@ -191,6 +230,13 @@ fn write(stream: &mut TcpStream, request: &Request<'_>) -> io::Result<()> {
     match request.body {
         Body::None => {}
         Body::Sized(body) => out.extend_from_slice(body),
+        Body::Slow(body, pause) => {
+            let (first, second) = body.split_at(body.len() / 2);
+            out.extend_from_slice(first);
+            stream.write_all(&out)?;
+            thread::sleep(pause);
+            out = second.to_vec();
+        }
         Body::Broken(body, bytes) => out.extend_from_slice(&body[..bytes]),
         Body::Chunked(body, piece_bytes) => {
             for piece in body.chunks(piece_bytes) {

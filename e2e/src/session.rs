@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::http::{Client, Endpoint, Request, Response};
+use crate::http::{Begun, Client, Endpoint, Request, Response};
 
 /// One connection with a token.
 pub struct Session {
@@ -76,6 +76,11 @@ impl Session {
 
     pub fn send(&mut self, request: &Request<'_>) -> io::Result<Response> {
         self.client.send(request)
+    }
+
+    /// Sends the head of a request and this much of its body.
+    pub fn begin<'a>(&self, request: &Request<'a>, bytes: usize) -> io::Result<Begun<'a>> {
+        self.client.begin(request, bytes)
     }
 
     /// A request without a body, which must not fail.

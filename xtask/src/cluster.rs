@@ -9,7 +9,7 @@ use e2e::cluster::{Plan, Scenario, run};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How many nodes [default: 3; 5 to grow to]
+    /// How many nodes [default: 3; 5 to grow to, and for late writers]
     #[arg(long)]
     nodes: Option<usize>,
     /// How often it happens
@@ -27,12 +27,16 @@ pub(crate) struct Arguments {
 enum Story {
     /// Kills, pauses, power cuts, cut and bad links, one after the other
     Faults,
+    /// A node is cut off and comes back; needs a network of its own
+    Cuts,
     /// Nodes are killed and started again
     Kills,
     /// All nodes lose their power at once
     PowerCuts,
     /// A node stands still for 30 seconds
     Pauses,
+    /// A node that does not know the newest map goes on with an upload; needs a network of its own
+    LateWriters,
     /// One node dies: how long does service stop?
     Availability,
     /// One node more at a time
@@ -43,9 +47,11 @@ impl Story {
     fn scenario(self) -> Scenario {
         match self {
             Self::Faults => Scenario::Faults,
+            Self::Cuts => Scenario::Cuts,
             Self::Kills => Scenario::Kills,
             Self::PowerCuts => Scenario::PowerCuts,
             Self::Pauses => Scenario::Pauses(Duration::from_secs(30)),
+            Self::LateWriters => Scenario::LateWriters,
             Self::Availability => Scenario::Availability,
             Self::Growth => Scenario::Growth,
         }
@@ -64,7 +70,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
             binary: binary.clone(),
             scenario,
             nodes: arguments.nodes.unwrap_or(match scenario {
-                Scenario::Growth => 5,
+                Scenario::Growth | Scenario::LateWriters => 5,
                 _ => 3,
             }),
             cycles: arguments.cycles,

@@ -10,6 +10,8 @@
 //! **Invariant:** a chunk is never changed, and never written twice under one id.
 //! **Invariant:** nobody here knows what a chunk is for; who refers to it deletes it.
 
+#[cfg(feature = "canary")]
+mod canary;
 mod config;
 mod discard;
 mod error;
@@ -26,6 +28,8 @@ mod storage;
 pub mod testing;
 mod write;
 
+#[cfg(feature = "canary")]
+pub use canary::Canary;
 pub use config::Config;
 pub use device::{CHUNK_BYTES_MAX, Owner};
 pub use error::Error;

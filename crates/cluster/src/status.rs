@@ -12,6 +12,8 @@ const LISTED_MAX: usize = 100;
 /// How the cluster is, as its controller sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// The node that leads the control group, and so says all this.
+    pub leader: u32,
     pub epoch: u64,
     /// Every shard and group has all the replicas that it should have, all of them are up, and nothing is
     /// under way.
@@ -62,8 +64,8 @@ pub struct Unsettled {
 }
 
 impl Status {
-    /// How a cluster of so many shards is.
-    pub fn of(map: &Map, observed: &Observed, shards: u16) -> Self {
+    /// How a cluster of so many shards is, as the node `leader` sees it.
+    pub fn of(leader: NodeId, map: &Map, observed: &Observed, shards: u16) -> Self {
         let width = usize::from(WIDTH).min(staying(map));
         let mut unsettled = Vec::new();
         for shard in (0..shards).map(ShardId) {
@@ -77,6 +79,7 @@ impl Status {
         let whole = unsettled.is_empty();
         unsettled.truncate(LISTED_MAX);
         Self {
+            leader: leader.0,
             epoch: map.epoch.0,
             whole,
             nodes: nodes(map),
@@ -279,7 +282,7 @@ mod tests {
     fn after(change: impl FnOnce(&mut Map, &mut Observed)) -> Option<String> {
         let (mut map, mut observed) = whole();
         change(&mut map, &mut observed);
-        let status = Status::of(&map, &observed, 1);
+        let status = Status::of(NodeId::FIRST, &map, &observed, 1);
         assert_eq!(status.whole, status.unsettled.is_empty());
         status.unsettled.first().map(|one| {
             let Unsettled {
@@ -344,7 +347,7 @@ mod tests {
             .insert(GroupId(7), Group::new(map.epoch, &[A], false));
         map.shards.get_mut(&SHARD).unwrap().voters = vec![A];
         observed.shards.get_mut(&SHARD).unwrap().voters = [A].into();
-        let status = Status::of(&map, &observed, 1);
+        let status = Status::of(NodeId::FIRST, &map, &observed, 1);
         assert!(status.whole, "{status:?}");
         assert_eq!(
             (status.nodes.len(), status.nodes[0].devices[0].shards),
@@ -355,7 +358,7 @@ mod tests {
     #[test]
     fn the_list_has_a_bound_and_the_numbers_have_not() {
         let (map, observed) = whole();
-        let status = Status::of(&map, &observed, 500);
+        let status = Status::of(NodeId::FIRST, &map, &observed, 500);
         assert_eq!(
             (status.shards_unsettled, status.unsettled.len()),
             (499, LISTED_MAX)

@@ -597,7 +597,12 @@ impl World {
         let leader = self.rafts[&ShardId::CONTROL].leader?;
         let host = &self.hosts[&self.node_of(leader)?];
         let (_, _, controller) = host.controller.as_ref()?;
-        Some(Status::of(controller.map(), controller.observed(), SHARDS))
+        Some(Status::of(
+            NodeId::FIRST,
+            controller.map(),
+            controller.observed(),
+            SHARDS,
+        ))
     }
 
     /// What is called whole, is.

@@ -27,9 +27,13 @@ mod progress;
 mod raft;
 mod types;
 
+#[cfg(any(test, feature = "canary"))]
+mod bug;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "canary"))]
+pub use bug::Bug;
 pub use membership::Membership;
 pub use message::{Appended, Body, Message};
 pub use raft::{Config, Persist, Raft, Ready, Refused, Role, Start};

@@ -143,8 +143,8 @@ pub struct Raft<D> {
     random: u64,
     writes: Writes<D>,
     ready: Ready<D>,
-    #[cfg(test)]
-    pub(crate) bug: Option<crate::tests::Bug>,
+    #[cfg(any(test, feature = "canary"))]
+    bug: Option<crate::Bug>,
 }
 
 enum State {
@@ -185,7 +185,7 @@ impl<D: Data> Raft<D> {
             writes: Writes::new(last),
             ready: Ready::default(),
             log,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "canary"))]
             bug: None,
         };
         raft.put_off_election(start.now);
@@ -193,6 +193,12 @@ impl<D: Data> Raft<D> {
             raft.elect(start.now, false);
         }
         raft
+    }
+
+    /// From now on the replica does this wrong.
+    #[cfg(any(test, feature = "canary"))]
+    pub fn plant(&mut self, bug: crate::Bug) {
+        self.bug = Some(bug);
     }
 
     pub fn id(&self) -> ReplicaId {

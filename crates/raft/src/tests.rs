@@ -6,21 +6,8 @@ mod node;
 mod run;
 mod world;
 
+use crate::Bug;
 use world::{Faults, World};
-
-/// Planted bugs, each of which the simulation must find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
-    /// Votes and acknowledgements leave before they are durable.
-    PromisesEarly,
-    /// The leader counts its own entries as durable when they are not.
-    CountsUnwritten,
-    VotesTwice,
-    /// A leader answers reads without asking anybody.
-    BelievesItLeads,
-    /// Another member answers reads by what it knows itself.
-    ReadsAlone,
-}
 
 /// How many runs there are; `RAFT_SEEDS=10000` makes it a night's work.
 fn seeds(by_default: u64) -> std::ops::Range<u64> {
@@ -94,4 +81,9 @@ fn a_leader_that_asks_nobody_is_caught() {
 #[test]
 fn a_member_that_does_not_ask_its_leader_is_caught() {
     check_is_caught(Bug::ReadsAlone);
+}
+
+#[test]
+fn a_leader_that_decides_alone_is_caught() {
+    check_is_caught(Bug::DecidesAlone);
 }

@@ -37,8 +37,13 @@ mod registry;
 mod remote;
 mod wire;
 
+#[cfg(feature = "canary")]
+mod canary;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "canary")]
+pub use canary::Canary;
 
 pub use batch::{Batch, KEY_BYTES_MAX};
 pub use error::Error;

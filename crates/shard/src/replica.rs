@@ -144,10 +144,13 @@ impl Replica {
             seed: env.entropy.u64(),
             now,
         };
+        let raft = Raft::new(raft::Config::default(), start);
+        #[cfg(feature = "canary")]
+        let raft = plant(raft);
         let replica = Arc::new(Self {
             device: host.device().id(),
             state: Mutex::new(State {
-                raft: Raft::new(raft::Config::default(), start),
+                raft,
                 waiting: VecDeque::new(),
                 asking: Vec::new(),
                 watching: Vec::new(),
@@ -290,6 +293,16 @@ impl Replica {
             signal.changed.notify_one();
         });
     }
+}
+
+#[cfg(feature = "canary")]
+fn plant(mut raft: Raft<Effects>) -> Raft<Effects> {
+    match crate::Canary::planted() {
+        Some(crate::Canary::AcknowledgedBeforeQuorum) => raft.plant(raft::Bug::DecidesAlone),
+        Some(crate::Canary::ListFromFollower) => raft.plant(raft::Bug::ReadsAlone),
+        None => {}
+    }
+    raft
 }
 
 impl State {

@@ -85,6 +85,12 @@ struct Choice {
     last: Option<Value>,
 }
 
+impl Choice {
+    fn container(&self) -> usize {
+        self.slot % CONTAINERS
+    }
+}
+
 #[derive(Clone)]
 struct Known {
     bytes: usize,

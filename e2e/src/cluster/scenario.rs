@@ -12,7 +12,7 @@ use super::availability::{self, Gaps};
 use super::fault::Fault;
 use super::history::Counts;
 use super::load::{Expect, Load};
-use super::{Cluster, Setup, can_cut_power, verify};
+use super::{Cluster, Setup, can_cut_power, late, verify};
 use crate::session::Session;
 
 /// What happens.
@@ -20,6 +20,8 @@ use crate::session::Session;
 pub enum Scenario {
     /// Anything, one thing after the other.
     Faults,
+    /// A node is cut off for so long that others take over what it led.
+    Cuts,
     /// Nodes are killed and started again.
     Kills,
     /// All nodes lose their power at once.
@@ -28,6 +30,8 @@ pub enum Scenario {
     Pauses(Duration),
     /// A node is killed: how long does the service through the others stop?
     Availability,
+    /// A node that does not know the newest map goes on with an upload.
+    LateWriters,
     /// From one node to as many as there are to be.
     Growth,
 }
@@ -140,12 +144,17 @@ impl<'a> Run<'a> {
     fn run(mut self) -> Result<Report> {
         match self.plan.scenario {
             Scenario::Growth => self.grow()?,
+            Scenario::LateWriters => {
+                self.cluster.grow_to(self.plan.nodes)?;
+                late::strike(&mut self)?;
+            }
             Scenario::Availability => {
                 self.cluster.grow_to(self.plan.nodes)?;
                 self.cluster.wait_until_whole()?;
                 availability::measure(&mut self)?;
             }
             Scenario::Faults => self.strike(&Fault::ALL, 200..3000)?,
+            Scenario::Cuts => self.strike(&[Fault::Isolated, Fault::Mute], 2000..4000)?,
             Scenario::Kills => self.strike(&[Fault::Kill], 0..2000)?,
             Scenario::PowerCuts => self.strike(&[Fault::PowerCutAll], 0..50)?,
             Scenario::Pauses(length) => {

@@ -5,3 +5,4 @@ mod clients;
 mod cluster;
 mod crash;
 mod damage;
+mod strangers;

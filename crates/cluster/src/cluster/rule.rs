@@ -7,7 +7,7 @@ use base::{NodeId, ShardId};
 use map::{Epoch, Map, Step};
 use shard::Execution;
 
-use super::{Cluster, declined};
+use super::{Cluster, Parts, declined};
 use crate::control::{Advance, ReadMap, Refusal, Seize};
 use crate::report::{Answer, Reign, Report};
 use crate::status::Status;
@@ -182,7 +182,8 @@ impl Cluster {
         let rule = rule.as_ref().filter(|rule| rule.reign == reign);
         let controller = &rule.ok_or(Declined::NotLeading)?.controller;
         let (map, observed) = (controller.map(), controller.observed());
-        Ok(Status::of(map, observed, self.inner.parts.shards))
+        let Parts { node, shards, .. } = &self.inner.parts;
+        Ok(Status::of(*node, map, observed, *shards))
     }
 
     /// Proves that this node is the controller. Gives its reign and the newest map.

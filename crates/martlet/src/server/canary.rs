@@ -20,12 +20,24 @@ enum Lie {
     AcknowledgedEarly,
 }
 
-/// The environment, with the planted bug that `CANARY` asks for.
+/// Plants the bug that `CANARY` asks for, and gives the environment, which may be part of it.
 pub(super) fn env(real: Env) -> Env {
     let (folder, lie) = match std::env::var("CANARY").as_deref() {
         Ok("log-sync-skipped") => ("log", Lie::SyncSkipped),
         Ok("store-sync-skipped") => ("segments", Lie::SyncSkipped),
         Ok("acknowledged-early") => ("log", Lie::AcknowledgedEarly),
+        Ok("acknowledged-before-quorum") => {
+            shard::Canary::AcknowledgedBeforeQuorum.plant();
+            return real;
+        }
+        Ok("list-from-follower") => {
+            shard::Canary::ListFromFollower.plant();
+            return real;
+        }
+        Ok("epoch-unchecked") => {
+            chunks::Canary::EpochUnchecked.plant();
+            return real;
+        }
         Ok(other) => panic!("CANARY={other}: there is no such planted bug"),
         Err(_) => return real,
     };

@@ -181,8 +181,8 @@ impl<D: Data> Raft<D> {
 
     pub(super) fn asked_for_vote(&mut self, now: Duration, from: ReplicaId, last: LogId) {
         let is_free = self.ballot.voted.is_none_or(|voted| voted == from);
-        #[cfg(test)]
-        let is_free = is_free || self.bug == Some(crate::tests::Bug::VotesTwice);
+        #[cfg(any(test, feature = "canary"))]
+        let is_free = is_free || self.bug == Some(crate::Bug::VotesTwice);
         let granted = is_free && last >= self.log.last() && !matches!(self.role, State::Leader(_));
         if granted {
             if self.ballot.voted.is_none() {

@@ -35,7 +35,7 @@ pub(super) struct Asking {
 impl<D: Data> Raft<D> {
     /// Asks what must have been done here to answer a read; `token` comes back in [`super::Ready::reads`].
     pub fn read(&mut self, now: Duration, token: u64) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "canary"))]
         if self.reads_wrongly(token) {
             return;
         }
@@ -62,9 +62,9 @@ impl<D: Data> Raft<D> {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "canary"))]
     fn reads_wrongly(&mut self, token: u64) -> bool {
-        use crate::tests::Bug;
+        use crate::Bug;
         let is_wrong = match self.role {
             State::Leader(_) => self.bug == Some(Bug::BelievesItLeads),
             _ => self.bug == Some(Bug::ReadsAlone),

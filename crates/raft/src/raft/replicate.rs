@@ -166,9 +166,9 @@ impl<D: Data> Raft<D> {
             return;
         };
         let durable = self.writes.durable;
-        #[cfg(test)]
+        #[cfg(any(test, feature = "canary"))]
         let durable = match self.bug {
-            Some(crate::tests::Bug::CountsUnwritten) => self.log.last().index,
+            Some(crate::Bug::CountsUnwritten) => self.log.last().index,
             _ => durable,
         };
         let has = |id: ReplicaId| match id == self.id {
@@ -176,6 +176,11 @@ impl<D: Data> Raft<D> {
             false => leader.others.get(&id).map_or(0, |one| one.matched),
         };
         let reached = self.membership().reached(has);
+        #[cfg(any(test, feature = "canary"))]
+        let reached = match self.bug {
+            Some(crate::Bug::DecidesAlone) => durable,
+            _ => reached,
+        };
         let is_of_term = self.log.term(reached) == Some(self.ballot.term);
         if reached <= self.commit || !is_of_term {
             return;

@@ -61,8 +61,8 @@ impl<D: Data> Raft<D> {
     /// Sends as soon as all that was to be written until now is durable.
     pub(super) fn promise(&mut self, to: ReplicaId, body: Body<D>) {
         let message = self.message(to, body);
-        #[cfg(test)]
-        if self.bug == Some(crate::tests::Bug::PromisesEarly) {
+        #[cfg(any(test, feature = "canary"))]
+        if self.bug == Some(crate::Bug::PromisesEarly) {
             self.ready.messages.push(message);
             return;
         }

@@ -94,7 +94,7 @@ impl Node {
         Duration::from_micros(self.epoch + now * self.rate / 1000)
     }
 
-    pub(super) fn start(&mut self, now: u64, bug: Option<super::Bug>) {
+    pub(super) fn start(&mut self, now: u64, bug: Option<crate::Bug>) {
         let after = self.disk.entries.range(self.disk.base.index + 1..);
         let mut entries: VecDeque<_> = VecDeque::new();
         for (index, entry) in after {
@@ -117,7 +117,9 @@ impl Node {
                 now: self.clock(now),
             },
         );
-        raft.bug = bug;
+        if let Some(bug) = bug {
+            raft.plant(bug);
+        }
         self.raft = Some(raft);
         self.life += 1;
     }

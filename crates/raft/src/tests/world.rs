@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use fastrand::Rng;
 
-use super::Bug;
 use super::checks::Checks;
 use super::node::Node;
+use crate::Bug;
 use crate::message::Message;
 use crate::{LogId, Membership, ReplicaId};
 

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use serde_json::Value as Json;
 use testkit::linearizable::{Action, Condition, Outcome, Value};
 
-use super::{CONTAINERS, Expect, Known, Load};
+use super::{CONTAINERS, Choice, Expect, Known, Load};
 use crate::cluster::Number;
 use crate::cluster::history::Ending;
 use crate::http::{Body, Request, Response};
@@ -79,8 +79,8 @@ impl<'a> Client<'a> {
         let action = self.some_action(choice.last);
         let ending = self.ask(node, &choice.name, action)?;
         self.load.learn(&choice, action, &ending);
-        if matches!(ending, Ending::Answered(_)) {
-            return Ok(());
+        if let Ending::Answered(outcome) = ending {
+            return self.look_elsewhere(&choice, outcome);
         }
         /// What a client waits that was told nothing.
         const PAUSE_MS: std::ops::Range<u64> = 50..150;
@@ -94,6 +94,15 @@ impl<'a> Client<'a> {
                 "{action:?} of {} failed twice, through nodes {node} and {other}",
                 choice.name
             );
+        }
+        Ok(())
+    }
+
+    /// Now and then who has just changed something looks at once whether another node lists it.
+    fn look_elsewhere(&mut self, choice: &Choice, outcome: Outcome) -> Result<()> {
+        if outcome == Outcome::Done && self.random.u8(0..8) == 0 {
+            let node = self.random.usize(0..self.load.nodes());
+            self.list(node, choice.container())?;
         }
         Ok(())
     }
@@ -166,18 +175,33 @@ impl<'a> Client<'a> {
             Condition::Holds(held) => ("If-Match", Some(format!("\"{}\"", known(held)?.etag))),
         };
         let body = content.body();
+        let sent = self.pace(&body);
         self.send(node, |session| {
             let mut request = session
                 .request("PUT", path, "")
                 .header("Content-Type", content.media_type())
                 .header(CONTENT, content.to_string())
                 .header(NOTE, "0")
-                .body(Body::Sized(&body));
+                .body(sent);
             if let Some(tag) = tag {
                 request = request.header(name, tag);
             }
             request
         })
+    }
+
+    /// Some take their time, so that what was true when a request began may not be when it is committed. What is
+    /// not small may be answered and cut off before all has come.
+    fn pace<'b>(&mut self, body: &'b [u8]) -> Body<'b> {
+        const SMALL_BYTES_MAX: usize = 16 << 10;
+        const PAUSE_MS_MAX: u64 = 300;
+        match self.random.u8(0..4) {
+            0 if body.len() <= SMALL_BYTES_MAX => {
+                let pause = Duration::from_millis(self.random.u64(0..PAUSE_MS_MAX));
+                Body::Slow(body, pause)
+            }
+            _ => Body::Sized(body),
+        }
     }
 
     /// Lists a container and enters what that says of each object. Tells whether there was an answer.
