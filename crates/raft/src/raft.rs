@@ -361,7 +361,7 @@ impl<D: Data> Raft<D> {
             Body::TakeOver if self.is_voter() => self.elect(now, true),
             Body::TakeOver => {}
             Body::ReadIndex { number } => self.asked_for_index(now, from, number),
-            Body::ReadIndexReply { number, index } => self.index_answered(now, number, index),
+            Body::ReadIndexReply { number, index } => self.index_answered(number, index),
         }
     }
 

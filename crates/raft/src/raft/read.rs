@@ -52,12 +52,8 @@ impl<D: Data> Raft<D> {
                     self.begin_round(now);
                 }
             }
-            State::Follower { leader: Some(_) } => {
-                self.asking.next.push(token);
-                if self.asking.readers.is_empty() {
-                    self.ask(now);
-                }
-            }
+            // With the next [`Raft::pump`].
+            State::Follower { leader: Some(_) } => self.asking.next.push(token),
             _ => self.ready.reads.push((token, None)),
         }
     }
@@ -141,8 +137,11 @@ impl<D: Data> Raft<D> {
         }
     }
 
-    /// Asks the leader for all who wait.
-    fn ask(&mut self, now: Duration) {
+    /// Asks the leader for all who wait, if no question is under way.
+    pub(super) fn ask(&mut self, now: Duration) {
+        if self.asking.next.is_empty() || !self.asking.readers.is_empty() {
+            return;
+        }
         self.asking.number = self.draw();
         self.asking.readers = std::mem::take(&mut self.asking.next);
         self.ask_again(now);
@@ -163,7 +162,7 @@ impl<D: Data> Raft<D> {
         }
     }
 
-    pub(super) fn index_answered(&mut self, now: Duration, number: u64, index: u64) {
+    pub(super) fn index_answered(&mut self, number: u64, index: u64) {
         if self.asking.readers.is_empty() || self.asking.number != number {
             return;
         }
@@ -172,9 +171,6 @@ impl<D: Data> Raft<D> {
         let readers = std::mem::take(&mut self.asking.readers);
         let answers = readers.into_iter().map(|token| (token, Some(index)));
         self.ready.reads.extend(answers);
-        if !self.asking.next.is_empty() {
-            self.ask(now);
-        }
     }
 
     /// Nobody who reads gets an answer any more from the one who led.

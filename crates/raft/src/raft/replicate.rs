@@ -8,10 +8,11 @@ use crate::progress::Mode;
 use crate::{Data, Entry, LogId, ReplicaId};
 
 impl<D: Data> Raft<D> {
-    /// Sends to everybody what can be sent now: all proposals since the last time travel together.
+    /// Sends to everybody what can be sent now: all proposals since the last time travel together, and
+    /// all reads of who follows share one question.
     pub fn pump(&mut self, now: Duration) {
         let State::Leader(leader) = &self.role else {
-            return;
+            return self.ask(now);
         };
         let others: Vec<_> = leader.others.keys().copied().collect();
         for to in others {

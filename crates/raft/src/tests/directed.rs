@@ -397,6 +397,7 @@ fn follower() -> Raft<u64> {
 
 /// The number of the question that it asks its leader, if it asks one.
 fn question(raft: &mut Raft<u64>) -> Option<u64> {
+    raft.pump(NOW);
     let messages = written(raft);
     messages.iter().find_map(|message| match message.body {
         Body::ReadIndex { number } => Some(number),
@@ -439,16 +440,8 @@ fn those_who_read_meanwhile_share_the_next_question() {
     assert_eq!(question(&mut raft), None);
     let reply = |number, index| message(1, 2, 1, Body::ReadIndexReply { number, index });
     raft.receive(NOW, reply(first, 2));
-    let ready = raft.ready();
-    assert_eq!(ready.reads, [(1, Some(2))]);
-    let second = ready
-        .messages
-        .iter()
-        .find_map(|message| match message.body {
-            Body::ReadIndex { number } => Some(number),
-            _ => None,
-        });
-    let second = second.expect("it asks again");
+    assert_eq!(raft.ready().reads, [(1, Some(2))]);
+    let second = question(&mut raft).expect("it asks again");
     // An answer to another question is none.
     raft.receive(NOW, reply(first, 2));
     assert!(raft.ready().reads.is_empty());

@@ -30,6 +30,10 @@ impl Replica {
             state.asking.push((token, tell));
             state.raft.read(self.now(), token);
             self.act(&mut state);
+            if !state.is_leader() {
+                // All that have come until the task runs are asked for together.
+                self.signal.changed.notify_one();
+            }
             answer
         };
         answer.await.ok().flatten()
