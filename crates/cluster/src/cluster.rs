@@ -53,18 +53,28 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Copies groups to new members of this node.
 pub trait Fill: Send + Sync + 'static {
-    /// Makes a filling member hold what the full ones hold. All nodes of the group keep older writers out.
+    /// Makes a filling member hold what the full ones hold. The nodes of `fenced` keep older writers out.
     ///
     /// # Errors
     /// Why it could not; what was copied stays.
-    fn fill(&self, group: GroupId, device: DeviceId) -> BoxFuture<'_, Result<(), String>>;
+    fn fill(
+        &self,
+        group: GroupId,
+        device: DeviceId,
+        fenced: Vec<DeviceId>,
+    ) -> BoxFuture<'_, Result<(), String>>;
 }
 
 impl Fill for Chunks {
-    fn fill(&self, group: GroupId, device: DeviceId) -> BoxFuture<'_, Result<(), String>> {
+    fn fill(
+        &self,
+        group: GroupId,
+        device: DeviceId,
+        fenced: Vec<DeviceId>,
+    ) -> BoxFuture<'_, Result<(), String>> {
         async move {
             let progress = async |_: &chunks::Filled| {};
-            match Chunks::fill(self, group, device, progress).await {
+            match Chunks::fill(self, group, device, &fenced, progress).await {
                 Ok(filled) => {
                     let chunks::Filled {
                         present,

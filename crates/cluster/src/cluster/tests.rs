@@ -195,7 +195,7 @@ impl Replication for Seen {
 struct NoFill;
 
 impl Fill for NoFill {
-    fn fill(&self, _: GroupId, _: DeviceId) -> BoxFuture<'_, Result<(), String>> {
+    fn fill(&self, _: GroupId, _: DeviceId, _: Vec<DeviceId>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
 }
