@@ -57,6 +57,11 @@ impl Fence {
         self.is_open.store(true, Ordering::Release);
     }
 
+    /// Whether the map is fresh.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
     /// The map may be old, as after a start, or when the control group is not reached: no writes.
     pub fn close(&self) {
         self.is_open.store(false, Ordering::Release);

@@ -39,6 +39,8 @@ impl Chunks {
     ) -> Result<Filled, Error> {
         let mut filled = Filled::default();
         let (epoch, full) = self.filling(group, device)?;
+        // What it kept from an earlier time is deleted no more: it counts from here on.
+        drop(self.inner.leaving.lock().await);
         let target = self.device(device)?;
         let mut sources = full.clone();
         sources.retain(|id| fenced.contains(id));

@@ -198,6 +198,10 @@ impl Fill for NoFill {
     fn fill(&self, _: GroupId, _: DeviceId, _: Vec<DeviceId>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
+
+    fn remove_left_behind(&self) -> BoxFuture<'_, u64> {
+        async { 0 }.boxed()
+    }
 }
 
 struct World {
