@@ -19,7 +19,9 @@ use futures_util::future::BoxFuture;
 use map::{Current, Epoch};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
+use crate::hung::TRY_TIME_MAX;
 use crate::{Description, Storage, StorageError};
 
 /// What this node knows of the epochs of groups; one for all its devices.
@@ -53,6 +55,11 @@ impl Fence {
     /// The map is fresh: writes are let in by the epochs that are known.
     pub fn open(&self) {
         self.is_open.store(true, Ordering::Release);
+    }
+
+    /// Whether the map is fresh.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
     }
 
     /// The map may be old, as after a start, or when the control group is not reached: no writes.
@@ -137,6 +144,35 @@ pub struct Fenced {
     fence: Arc<Fence>,
     /// Bytes that may still be in writing.
     room: Arc<Semaphore>,
+    writing: Arc<Writing>,
+}
+
+/// When the writes that the device has were given to it.
+#[derive(Default)]
+struct Writing(Mutex<BTreeMap<u64, Instant>>);
+
+impl Writing {
+    fn begin(self: &Arc<Self>) -> Begun {
+        let mut writing = self.0.lock();
+        let number = writing.last_key_value().map_or(0, |(last, _)| last + 1);
+        writing.insert(number, Instant::now());
+        Begun {
+            writing: self.clone(),
+            number,
+        }
+    }
+}
+
+/// A write that the device has, until this is dropped.
+struct Begun {
+    writing: Arc<Writing>,
+    number: u64,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.writing.0.lock().remove(&self.number);
+    }
 }
 
 impl Fenced {
@@ -145,7 +181,15 @@ impl Fenced {
             device,
             fence,
             room: Arc::new(Semaphore::new(WRITING_BYTES_MAX)),
+            writing: Arc::default(),
         }
+    }
+
+    /// Whether it has a write, whoever's, for longer than any disk takes that works.
+    pub(crate) fn hangs(&self) -> bool {
+        let writing = self.writing.0.lock();
+        let oldest = writing.first_key_value();
+        oldest.is_some_and(|(_, begun)| begun.elapsed() >= TRY_TIME_MAX)
     }
 }
 
@@ -173,8 +217,9 @@ impl Storage for Fenced {
             let pass = self.fence.pass(id.group(), epoch)?;
             // A device finishes a write whose caller is gone. So does this, and holds the pass.
             let (device, owner, payload) = (self.device.clone(), owner.clone(), payload.to_vec());
+            let begun = self.writing.begin();
             let write = tokio::spawn(async move {
-                let _held = (pass, room);
+                let _held = (pass, room, begun);
                 device.write(epoch, id, &owner, &payload).await
             });
             let failed =

@@ -1,8 +1,9 @@
 //! Copies to a new member of a group what the others have.
 //!
-//! Whoever calls has seen to it that every member's node refuses writers that do not know the new
-//! member (see `fence`). Then one pass over a full member's list is enough: what is not in the list is
-//! written to the new member by its writer. A copy may meet the writer's own; a device keeps one.
+//! Whoever calls has seen to it that the nodes of some members refuse writers that do not know the new
+//! member (see `fence`). Then one pass over the list of one of them that is full is enough: what is not in the list is
+//! written to the new member by its writer. A copy may meet the writer's own; a device keeps one. The list of a
+//! member that is not fenced says nothing; but a chunk that is listed never changes, so any copy of it will do.
 
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
@@ -23,24 +24,29 @@ pub struct Filled {
 }
 
 impl Chunks {
-    /// Makes `device`, which is here and a filling member of `group`, hold what the full members hold.
-    /// `progress` is told after each chunk, and waits as long as it likes to keep the copying slow.
+    /// Makes `device`, which is here and a filling member of `group`, hold what the full members hold. Those of `fenced`
+    /// refuse writers with an older map. `progress` is told after each chunk, and waits as long as it likes to keep the copying slow.
     ///
     /// # Errors
-    /// If the device takes no more, no full member can be asked, or the group has changed since. What
+    /// If the device takes no more, no full member that is fenced can be asked, or the group has changed since. What
     /// was copied stays and is not copied again.
     pub async fn fill(
         &self,
         group: GroupId,
         device: DeviceId,
+        fenced: &[DeviceId],
         mut progress: impl AsyncFnMut(&Filled),
     ) -> Result<Filled, Error> {
         let mut filled = Filled::default();
         let (epoch, full) = self.filling(group, device)?;
+        // What it kept from an earlier time is deleted no more: it counts from here on.
+        drop(self.inner.leaving.lock().await);
         let target = self.device(device)?;
+        let mut sources = full.clone();
+        sources.retain(|id| fenced.contains(id));
         let mut after = None;
         loop {
-            let page = self.list(&full, group, after).await?;
+            let page = self.list(&sources, group, after).await?;
             let Some(last) = page.last() else {
                 return Ok(filled);
             };
@@ -49,7 +55,9 @@ impl Chunks {
                 if self.filling(group, device)?.0 != epoch {
                     return Err(Error::unavailable());
                 }
-                match target.describe(id).await {
+                let target = target.clone();
+                let describe = async move { target.describe(id).await };
+                match self.inner.hung.wait(device, describe.boxed()).await {
                     Ok(_) => filled.present += 1,
                     Err(StorageError::Missing | StorageError::Damaged(_)) => {
                         self.copy(&full, epoch, id, device, &mut filled).await?;
@@ -73,19 +81,20 @@ impl Chunks {
         Ok((group.epoch, group.full().collect()))
     }
 
-    /// A page of the first full member that answers. All of them list the same, but for what is being
+    /// A page of the first of these full members that answers. All of them list the same, but for what is being
     /// written or deleted.
     async fn list(
         &self,
-        full: &[DeviceId],
+        sources: &[DeviceId],
         group: GroupId,
         after: Option<ChunkId>,
     ) -> Result<Vec<ChunkId>, Error> {
-        for id in full {
+        for id in sources {
             let Some(source) = self.inner.devices.get(*id) else {
                 continue;
             };
-            match source.list(group, after).await {
+            let list = async move { source.list(group, after).await };
+            match self.inner.hung.wait(*id, list.boxed()).await {
                 Ok(page) => return Ok(page),
                 Err(error) => tracing::debug!(%group, device = %id, %error, "not listed"),
             }

@@ -18,6 +18,7 @@ mod error;
 mod fence;
 mod fill;
 mod hung;
+mod leave;
 mod metrics;
 mod pool;
 mod read;
@@ -54,6 +55,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::discard::Discards;
 use crate::hung::Hung;
+use crate::leave::Settled;
 use crate::repair::Repairs;
 
 /// The chunks of the cluster, as seen from this node. Cheap to clone.
@@ -73,6 +75,8 @@ struct Inner {
     discards: Discards,
     repairs: Repairs,
     hung: Hung,
+    /// Held by who deletes what a device has kept of a group.
+    leaving: tokio::sync::Mutex<Settled>,
     /// Told by uploads for which the map has no group.
     map_wanted: Arc<Notify>,
     metrics: Metrics,
@@ -93,6 +97,7 @@ impl Chunks {
                 discards: Discards::default(),
                 repairs: Repairs::default(),
                 hung: Hung::default(),
+                leaving: tokio::sync::Mutex::default(),
                 map_wanted: Arc::default(),
                 metrics: Metrics::default(),
             }),

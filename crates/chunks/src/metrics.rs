@@ -16,6 +16,8 @@ pub struct Metrics {
     pub copies_bad: Counter,
     /// Those of them that were replaced.
     pub copies_repaired: Counter,
+    /// Copies that devices which left their groups no longer keep.
+    pub copies_left_removed: Counter,
     /// Reads that wait for their share of the budget now.
     pub read_waits: Gauge,
     /// Chunks of abandoned uploads that wait to be deleted.

@@ -68,7 +68,7 @@ impl MemoryDevice {
         self.state.lock().read_error = error;
     }
 
-    /// Reads of chunks are not answered from now on, until [`MemoryDevice::release`].
+    /// Reads and lists are not answered from now on, until [`MemoryDevice::release`].
     pub fn hang_reads(&self) {
         self.state.lock().reads_hang = true;
     }
@@ -215,7 +215,7 @@ impl Storage for MemoryDevice {
         after: Option<ChunkId>,
     ) -> BoxFuture<'_, Result<Vec<ChunkId>, StorageError>> {
         async move {
-            tokio::task::yield_now().await;
+            self.turn(|state| state.reads_hang).await;
             let state = self.state.lock();
             outcome(&state.read_error)?;
             let chunks = state.chunks.keys().copied();
@@ -227,7 +227,7 @@ impl Storage for MemoryDevice {
 
     fn describe(&self, id: ChunkId) -> BoxFuture<'_, Result<Description, StorageError>> {
         async move {
-            tokio::task::yield_now().await;
+            self.turn(|state| state.reads_hang).await;
             let state = self.state.lock();
             outcome(&state.read_error)?;
             let (owner, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;

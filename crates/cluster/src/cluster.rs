@@ -51,20 +51,34 @@ pub struct Config {
 /// How long a join token is good if nobody says otherwise.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
-/// Copies groups to new members of this node.
+/// Copies groups to new members of this node, and removes what those that left them have kept.
 pub trait Fill: Send + Sync + 'static {
-    /// Makes a filling member hold what the full ones hold. All nodes of the group keep older writers out.
+    /// Makes a filling member hold what the full ones hold. The nodes of `fenced` keep older writers out.
     ///
     /// # Errors
     /// Why it could not; what was copied stays.
-    fn fill(&self, group: GroupId, device: DeviceId) -> BoxFuture<'_, Result<(), String>>;
+    fn fill(
+        &self,
+        group: GroupId,
+        device: DeviceId,
+        fenced: Vec<DeviceId>,
+    ) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Removes copies that devices of this node have kept of groups that they left, if all present members have
+    /// theirs; gives how many. The map was confirmed a moment ago.
+    fn remove_left_behind(&self) -> BoxFuture<'_, u64>;
 }
 
 impl Fill for Chunks {
-    fn fill(&self, group: GroupId, device: DeviceId) -> BoxFuture<'_, Result<(), String>> {
+    fn fill(
+        &self,
+        group: GroupId,
+        device: DeviceId,
+        fenced: Vec<DeviceId>,
+    ) -> BoxFuture<'_, Result<(), String>> {
         async move {
             let progress = async |_: &chunks::Filled| {};
-            match Chunks::fill(self, group, device, progress).await {
+            match Chunks::fill(self, group, device, &fenced, progress).await {
                 Ok(filled) => {
                     let chunks::Filled {
                         present,
@@ -79,6 +93,10 @@ impl Fill for Chunks {
             }
         }
         .boxed()
+    }
+
+    fn remove_left_behind(&self) -> BoxFuture<'_, u64> {
+        Chunks::remove_left_behind(self).boxed()
     }
 }
 
@@ -153,7 +171,13 @@ impl Cluster {
             .learn(&self.inner.parts.map.get())
             .await;
         let loops = async {
-            tokio::join!(self.rule(), self.follow(), self.report(), self.look_up());
+            tokio::join!(
+                self.rule(),
+                self.follow(),
+                self.report(),
+                self.look_up(),
+                self.clear()
+            );
         };
         tokio::select! {
             () = loops => {}
@@ -170,6 +194,21 @@ impl Cluster {
             tokio::time::sleep(PAUSE).await;
             let map = self.inner.parts.map.get();
             self.inner.parts.directory.learn(&map).await;
+        }
+    }
+
+    /// What others have taken over is removed, by a map that is fresh.
+    async fn clear(&self) {
+        const PAUSE: Duration = Duration::from_secs(10);
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            if !self.inner.parts.fence.is_open() {
+                continue;
+            }
+            let removed = self.inner.parts.fill.remove_left_behind().await;
+            if removed > 0 {
+                tracing::info!(removed, "copies that others have taken over were removed");
+            }
         }
     }
 

@@ -108,3 +108,30 @@ async fn a_write_whose_caller_is_gone_still_holds_its_pass() {
     assert!(poll!(&mut raise).is_pending(), "the device still writes");
     raise.await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_keeps_a_write_hangs_until_it_ends() {
+    let fence = fence();
+    fence.open();
+    let memory = Arc::new(MemoryDevice::new(DeviceId(1)));
+    let device = Fenced::new(memory.clone(), fence);
+    memory.hang_writes();
+    for number in 0..2 {
+        let (id, owner, payload) = (
+            ChunkId::new(GROUP, 1, number),
+            owner(),
+            [Bytes::from_static(b"x")],
+        );
+        let write = device.write(Epoch(1), id, &owner, &payload);
+        // The caller goes, the write stays.
+        let gone = tokio::time::timeout(TRY_TIME_MAX * 3 / 4, write);
+        assert!(gone.await.is_err());
+        assert_eq!(device.hangs(), number == 1);
+    }
+    memory.release();
+    while memory.chunks().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert!(!device.hangs());
+}

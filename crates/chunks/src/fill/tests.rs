@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     async fn fill(&self) -> Result<Filled, Error> {
-        self.chunks.fill(GROUP, IDS[2], async |_| {}).await
+        self.chunks.fill(GROUP, IDS[2], &IDS, async |_| {}).await
     }
 
     fn held(&self) -> usize {
@@ -97,6 +97,31 @@ async fn a_new_member_gets_what_the_others_have() {
 }
 
 #[tokio::test]
+async fn only_who_is_fenced_says_what_there_is() {
+    let fixture = Fixture::new(10);
+    // A writer with an old map has not come to the others.
+    fixture.devices[0].set(id(11), Some(chunk(11)));
+    let fill = async |fenced: &[DeviceId]| {
+        let chunks = &fixture.chunks;
+        chunks.fill(GROUP, IDS[2], fenced, async |_| {}).await
+    };
+    fixture.devices[1].rot(id(4));
+    let filled = fill(&[IDS[1], IDS[2]]).await.unwrap();
+    assert_eq!((filled.copied, filled.lost), (10, 0));
+    assert_eq!(fixture.held(), 10);
+    assert_eq!(fill(&[IDS[2]]).await, Err(Error::unavailable()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_hangs_holds_up_no_fill_for_ever() {
+    let fixture = Fixture::new(10);
+    fixture.devices[0].hang_reads();
+    assert_eq!(fixture.fill().await.unwrap().copied, 10, "from another");
+    fixture.devices[2].hang_reads();
+    assert_eq!(fixture.fill().await, Err(Error::unavailable()));
+}
+
+#[tokio::test]
 async fn a_bad_copy_is_taken_from_another_and_a_lost_chunk_is_told() {
     let fixture = Fixture::new(10);
     fixture.devices[0].rot(id(3));
@@ -131,18 +156,20 @@ async fn what_stands_in_the_way_ends_the_pass_and_the_next_goes_on() {
 async fn a_group_that_changes_ends_the_pass() {
     let fixture = Fixture::new(10);
     let map = fixture.map.clone();
-    let pass = fixture.chunks.fill(GROUP, IDS[2], async |filled: &Filled| {
-        if filled.copied == 5 {
-            let mut newer = (*map.get()).clone();
-            newer.epoch = newer.epoch.next();
-            newer.groups.get_mut(&GROUP).unwrap().epoch = newer.epoch;
-            map.advance(newer);
-        }
-    });
+    let pass = fixture
+        .chunks
+        .fill(GROUP, IDS[2], &IDS, async |filled: &Filled| {
+            if filled.copied == 5 {
+                let mut newer = (*map.get()).clone();
+                newer.epoch = newer.epoch.next();
+                newer.groups.get_mut(&GROUP).unwrap().epoch = newer.epoch;
+                map.advance(newer);
+            }
+        });
     assert!(matches!(pass.await, Err(Error::Unavailable { .. })));
     assert_eq!(fixture.held(), 5);
     assert_eq!(fixture.fill().await.unwrap().present, 5);
-    let full = fixture.chunks.fill(GROUP, IDS[0], async |_| {}).await;
+    let full = fixture.chunks.fill(GROUP, IDS[0], &IDS, async |_| {}).await;
     assert!(
         matches!(full, Err(Error::Unavailable { .. })),
         "not filling"

@@ -29,6 +29,11 @@ impl Server {
         crate::here(devices.map(|device| device as Arc<dyn Storage>))
     }
 
+    /// Whether a device of this node neither writes nor fails.
+    pub fn hangs(&self, id: DeviceId) -> bool {
+        self.devices.get(&id).is_some_and(|device| device.hangs())
+    }
+
     /// Answers a call as [`rpc::Service::call`] is to, whatever its bytes are. Who carries the bytes
     /// bounds their length.
     ///

@@ -151,7 +151,8 @@ impl Cluster {
             self.ask_node(node, wire::FENCE, wire::encode(&raise), deadline)
                 .await?;
         }
-        let fill = self.inner.parts.fill.fill(filled.group, filled.device);
+        let (fill, fenced) = (&self.inner.parts.fill, members.to_vec());
+        let fill = fill.fill(filled.group, filled.device, fenced);
         fill.await.map_err(Declined::Unavailable)
     }
 

@@ -195,8 +195,12 @@ impl Replication for Seen {
 struct NoFill;
 
 impl Fill for NoFill {
-    fn fill(&self, _: GroupId, _: DeviceId) -> BoxFuture<'_, Result<(), String>> {
+    fn fill(&self, _: GroupId, _: DeviceId, _: Vec<DeviceId>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
+    }
+
+    fn remove_left_behind(&self) -> BoxFuture<'_, u64> {
+        async { 0 }.boxed()
     }
 }
 

@@ -118,7 +118,7 @@ impl Node {
             replication: groups,
             peers,
             fill: Arc::new(namespace.chunks().clone()),
-            devices: Arc::new(reports(devices.to_vec())),
+            devices: Arc::new(reports(devices.to_vec(), server.clone())),
             addresses,
             map_wanted: namespace.chunks().map_wanted().clone(),
             config: cluster::Config::default(),
@@ -228,11 +228,15 @@ fn fence(map: &Current) -> Arc<Fence> {
 }
 
 /// How the devices are, whenever that is asked.
-fn reports(devices: Vec<Device>) -> impl Fn() -> Vec<DeviceReport> + Send + Sync {
+fn reports(
+    devices: Vec<Device>,
+    server: chunks::Server,
+) -> impl Fn() -> Vec<DeviceReport> + Send + Sync {
     move || {
         let report = |device: &Device| {
             let space = device.space().ok();
-            let is_good = device.health().state() == State::Healthy && space.is_some();
+            let works = device.health().state() == State::Healthy && !server.hangs(device.id());
+            let is_good = works && space.is_some();
             DeviceReport {
                 device: device.id(),
                 bytes: space.as_ref().map_or(0, |space| space.total_bytes),

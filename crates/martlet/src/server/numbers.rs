@@ -52,6 +52,9 @@ pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
     let help = "Of them, those that were replaced from a good copy.";
     let value = metrics.copies_repaired.get();
     to.counter("martlet_chunk_copies_repaired_total", help, &[], value);
+    let help = "Copies removed from disks that left their groups.";
+    let value = metrics.copies_left_removed.get();
+    to.counter("martlet_chunk_copies_left_removed_total", help, &[], value);
     let help = "Chunks of abandoned uploads that wait to be deleted.";
     to.gauge(
         "martlet_discards_queued",
