@@ -260,29 +260,50 @@ impl Cluster {
 
     /// Stops all nodes in good order, and checks what they leave.
     pub fn stop(mut self) -> Result<()> {
-        self.stop_and_check()
+        self.halt().map(drop)
     }
 
     /// Checks what the nodes hold, which must be stopped for that, and starts them again.
     pub fn check(&mut self) -> Result<()> {
-        self.stop_and_check()?;
+        self.halt()?;
         (0..self.size()).try_for_each(|node| self.start(node))
     }
 
-    fn stop_and_check(&mut self) -> Result<()> {
+    /// As [`Cluster::stop`], when no device keeps any more what others have taken over. To see that, the nodes are
+    /// stopped, and started again if it is not so yet.
+    pub fn stop_when_nothing_is_left_behind(mut self) -> Result<()> {
+        const TRIES_MAX: usize = 8;
+        /// Two rounds of those who remove it.
+        const WAIT: Duration = Duration::from_secs(25);
+        let mut found = String::new();
+        for _ in 0..TRIES_MAX {
+            thread::sleep(WAIT);
+            found = self.halt()?;
+            if !found.contains("Left behind") {
+                return Ok(());
+            }
+            for node in 0..self.size() {
+                self.start(node)?;
+            }
+            for node in 0..self.size() {
+                self.wait_until_ready(node)?;
+            }
+        }
+        promised!(false, "after {TRIES_MAX} looks: {found}");
+        Ok(())
+    }
+
+    /// Stops all nodes in good order, and gives what `martlet check` says, if it is nothing bad.
+    fn halt(&mut self) -> Result<String> {
         for (number, node) in self.nodes.iter_mut().enumerate() {
             let server = node.server.take().context("all nodes run")?;
             let status = server.stop().with_context(|| format!("node {number}"))?;
             promised!(status.success(), "node {number} stopped with {status}");
         }
         let data: Vec<_> = self.nodes.iter().map(|node| &node.launch.data).collect();
-        let found = server::check(&self.setup.binary, &data)?;
-        promised!(
-            found.is_none(),
-            "martlet check: {}",
-            found.unwrap_or_default()
-        );
-        Ok(())
+        let (is_good, found) = server::look(&self.setup.binary, &data)?;
+        promised!(is_good, "martlet check: {found}");
+        Ok(found)
     }
 
     /// How the cluster is, if this node can say.

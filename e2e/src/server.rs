@@ -141,11 +141,17 @@ impl Launch {
 /// The offline check of all data directories of a server or a cluster, while nothing runs on them. Gives its
 /// complaint, if any.
 pub fn check(binary: &Path, data: &[&PathBuf]) -> Result<Option<String>> {
+    let (is_good, text) = look(binary, data)?;
+    Ok((!is_good).then_some(text))
+}
+
+/// Whether `martlet check` finds nothing wrong, and all that it says.
+pub fn look(binary: &Path, data: &[&PathBuf]) -> Result<(bool, String)> {
     let output = Command::new(binary).arg("check").args(data).output()?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
-        Some(0) => Ok(None),
-        Some(1) => Ok(Some(text.into_owned())),
+        Some(0) => Ok((true, text.into_owned())),
+        Some(1) => Ok((false, text.into_owned())),
         _ => bail!("martlet check ended with {}: {text}", output.status),
     }
 }

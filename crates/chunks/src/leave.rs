@@ -27,6 +27,9 @@ const BYTES_PER_SECOND: u64 = 32 << 20;
 /// What a look at a chunk counts at least.
 const LOOK_BYTES: u64 = 64 << 10;
 
+/// From one member to another, a deletion that they were all told of takes less.
+const DELETE_TIME: Duration = Duration::from_secs(1);
+
 /// Deleted at once: the others' copies were read a moment ago.
 const DELETE_MAX: usize = 32;
 
@@ -94,11 +97,11 @@ impl Chunks {
         epoch: Epoch,
         id: ChunkId,
     ) -> Result<bool, Error> {
-        let (mut good, mut bad, mut bytes) = (0, Vec::new(), LOOK_BYTES);
+        let (mut good, mut bad, mut bytes) = (None, Vec::new(), LOOK_BYTES);
         for heir in self.heirs(device, group, epoch)? {
             match self.fetch(heir, id).await {
                 Ok((description, _)) => {
-                    good += 1;
+                    good = Some(heir);
                     bytes += u64::from(description.bytes);
                 }
                 Err(error @ (StorageError::Missing | StorageError::Damaged(_))) => {
@@ -107,14 +110,18 @@ impl Chunks {
                 Err(error) => return Err(error.into()),
             }
         }
-        if good > 0 {
-            for (heir, error) in &bad {
-                self.repair(id, *heir, error);
+        if let Some(good) = good.filter(|_| !bad.is_empty()) {
+            // While it is being deleted, some have it and others do not.
+            tokio::time::sleep(DELETE_TIME).await;
+            if self.fetch(good, id).await.is_ok() {
+                for (heir, error) in &bad {
+                    self.repair(id, *heir, error);
+                }
             }
         }
         let pause = bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND;
         tokio::time::sleep(Duration::from_micros(pause)).await;
-        Ok(good > 0 && bad.is_empty())
+        Ok(good.is_some() && bad.is_empty())
     }
 
     async fn delete_left(

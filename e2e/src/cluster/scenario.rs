@@ -162,7 +162,10 @@ impl<'a> Run<'a> {
                 self.strike(&[Fault::Pause], length..length + 1)?;
             }
         }
-        self.cluster.stop()?;
+        match self.plan.scenario {
+            Scenario::Growth => self.cluster.stop_when_nothing_is_left_behind()?,
+            _ => self.cluster.stop()?,
+        }
         Ok(self.report)
     }
 

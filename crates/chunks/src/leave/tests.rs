@@ -110,6 +110,21 @@ async fn a_copy_stays_until_each_member_has_a_good_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_being_deleted_is_not_made_again() {
+    let fixture = Fixture::new();
+    fixture.devices[0].set(id(7), None);
+    fixture.chunks.remove_left_behind().await;
+    let deleting = async {
+        tokio::time::sleep(DELETE_TIME / 2).await;
+        fixture.devices[1].set(id(7), None);
+    };
+    let (removed, ()) = tokio::join!(fixture.chunks.remove_left_behind(), deleting);
+    fixture.chunks.settle_repairs().await;
+    assert_eq!((removed, fixture.kept(0)), (COUNT - 1, COUNT - 1));
+    assert_eq!(fixture.chunks.metrics().copies_bad.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_copy_stays() {
     let fixture = Fixture::new();
     for device in &fixture.devices[..2] {
