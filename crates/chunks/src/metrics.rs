@@ -16,6 +16,11 @@ pub struct Metrics {
     pub copies_bad: Counter,
     /// Those of them that were replaced.
     pub copies_repaired: Counter,
+    /// Chunks that were copied to a new member of their group, and their bytes.
+    pub chunks_filled: Counter,
+    pub filled_bytes: Counter,
+    /// Chunks of which no good copy was found for a new member.
+    pub chunks_lost: Counter,
     /// Reads that wait for their share of the budget now.
     pub read_waits: Gauge,
     /// Chunks of abandoned uploads that wait to be deleted.

@@ -136,6 +136,7 @@ pub struct Raft<D> {
     /// The newest question of this term's leader that has been answered.
     round: u64,
     random: u64,
+    elections: u64,
     writes: Writes<D>,
     ready: Ready<D>,
     #[cfg(any(test, feature = "canary"))]
@@ -175,6 +176,7 @@ impl<D: Data> Raft<D> {
             keep: 0,
             round: 0,
             random: start.seed ^ start.id.0,
+            elections: 0,
             writes: Writes::new(last),
             ready: Ready::default(),
             log,
@@ -239,6 +241,11 @@ impl<D: Data> Raft<D> {
     /// The place of the last entry.
     pub fn last(&self) -> LogId {
         self.log.last()
+    }
+
+    /// How often it has stood for election.
+    pub fn elections(&self) -> u64 {
+        self.elections
     }
 
     pub fn commit(&self) -> u64 {
