@@ -67,10 +67,13 @@ pub struct RequestList {
 pub struct Status {
     pub version: String,
     pub uptime_s: u64,
-    pub stored: Stored,
+    /// Nothing while not all shards answer, as is `garbage`.
+    #[serde(default)]
+    pub stored: Option<Stored>,
     pub devices: Vec<Device>,
     pub shards: u64,
-    pub garbage: Garbage,
+    #[serde(default)]
+    pub garbage: Option<Garbage>,
     pub requests_in_flight: u64,
     /// Nothing while the server has no node port.
     #[serde(default, skip_serializing_if = "Option::is_none")]

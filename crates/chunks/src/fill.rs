@@ -122,6 +122,8 @@ impl Chunks {
                     self.fetch(target, id).await?;
                     filled.copied += 1;
                     filled.copied_bytes += u64::from(bytes);
+                    self.inner.metrics.chunks_filled.inc();
+                    self.inner.metrics.filled_bytes.add(bytes.into());
                     return Ok(());
                 }
                 Err(error) => {
@@ -143,6 +145,7 @@ impl Chunks {
             (true, false) => {
                 tracing::error!(chunk = %id, "no good copy of a chunk is left");
                 filled.lost += 1;
+                self.inner.metrics.chunks_lost.inc();
                 Ok(())
             }
             // It was deleted since it was listed.

@@ -18,6 +18,11 @@ pub struct Metrics {
     pub copies_repaired: Counter,
     /// Copies that devices which left their groups no longer keep.
     pub copies_left_removed: Counter,
+    /// Chunks that were copied to a new member of their group, and their bytes.
+    pub chunks_filled: Counter,
+    pub filled_bytes: Counter,
+    /// Chunks of which no good copy was found for a new member.
+    pub chunks_lost: Counter,
     /// Reads that wait for their share of the budget now.
     pub read_waits: Gauge,
     /// Chunks of abandoned uploads that wait to be deleted.

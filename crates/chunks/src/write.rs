@@ -15,6 +15,7 @@ use map::{Group, Map};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::error::joined;
 use crate::hung::{DEVICE_TIME_MAX, TRY_TIME_MAX};
@@ -183,9 +184,12 @@ impl Chunks {
             let hung = &self.inner.hung;
             let falls = self.falls(member);
             let written = hung.wait_for_write(member, until, falls, write.boxed(), ended);
-            Some((member, written.await.err()?))
+            let span = tracing::trace_span!("write_copy", device = %member);
+            Some((member, written.instrument(span).await.err()?))
         });
-        let failures = futures_util::future::join_all(writes).await;
+        let span = tracing::trace_span!("write_chunk", %id);
+        let failures = futures_util::future::join_all(writes);
+        let failures = failures.instrument(span).await;
         failures.into_iter().flatten().collect()
     }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::env::Env;
+use base::metrics::Report;
 use base::{DeviceId, GroupId, NodeId};
 use chunks::{Chunks, Fence};
 use futures_util::FutureExt as _;
@@ -34,6 +35,7 @@ use crate::directory::Directory;
 use crate::health::{self, Now};
 use crate::heard::Heard;
 use crate::home::Home;
+use crate::metrics::{self, Metrics};
 use crate::replication::Replication;
 use crate::report::DeviceReport;
 use crate::status::Status;
@@ -144,11 +146,14 @@ struct Inner {
     replicas: tokio::sync::Mutex<()>,
     /// Maps are written one after the other.
     file: tokio::sync::Mutex<()>,
+    metrics: Metrics,
 }
 
 impl Cluster {
     /// Nothing runs before [`Cluster::run`].
     pub fn new(parts: Parts) -> Self {
+        let metrics = Metrics::default();
+        *metrics.answered.lock() = parts.env.clock.monotonic();
         let agent = Agent::new(parts.node, parts.config.agent, parts.map.get());
         Self {
             inner: Arc::new(Inner {
@@ -159,6 +164,7 @@ impl Cluster {
                 leader: Mutex::default(),
                 replicas: tokio::sync::Mutex::default(),
                 file: tokio::sync::Mutex::default(),
+                metrics,
             }),
         }
     }
@@ -218,6 +224,22 @@ impl Cluster {
             monotonic: clock.monotonic(),
             wall: clock.now(),
         }
+    }
+
+    /// Reports how the cluster is by this node's map, and how the node gets on with the others. Each node by itself
+    /// is reported by the control leader alone.
+    pub fn count(&self, to: &mut dyn Report) {
+        let Inner { parts, metrics, .. } = &*self.inner;
+        let map = parts.map.load();
+        metrics::of_map(&map, to);
+        let leads = self.inner.rule.lock().is_some();
+        if leads {
+            metrics::each_node(&map, to);
+        }
+        let help = "1 on the node that leads the control group";
+        to.gauge("martlet_cluster_leads", help, &[], i64::from(leads));
+        metrics.report(parts.env.clock.monotonic(), to);
+        parts.peers.report(to);
     }
 
     /// How the cluster is, by who knows it.

@@ -10,7 +10,7 @@
 //!
 //! In reading order: who is down (`health`, `heard`), what nodes say (`report`), what the controller makes of it
 //! (`controller`), what a node does by its map (`agent`), the rows and procedures (`control`), how the cluster is
-//! (`status`); what a node keeps (`home`) and how it becomes one (`join`); what is asked of Raft and given to it
+//! (`status`, `metrics`); what a node keeps (`home`) and how it becomes one (`join`); what is asked of Raft and given to it
 //! (`replication`, `network`, `directory`), the messages (`wire`), and what drives all this (`cluster`).
 
 pub mod agent;
@@ -22,6 +22,7 @@ mod health;
 mod heard;
 mod home;
 mod join;
+mod metrics;
 mod network;
 mod replication;
 mod report;

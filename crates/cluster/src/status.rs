@@ -93,7 +93,7 @@ impl Status {
 }
 
 /// Devices whose data may stay: as plans count them.
-fn staying(map: &Map) -> usize {
+pub(crate) fn staying(map: &Map) -> usize {
     let stays = |id: &DeviceId, device: &map::Device| {
         let node = map.nodes.get(&device.node);
         let is_out = device.state == State::Out || node.is_none_or(|one| one.state == State::Out);

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -35,16 +36,19 @@ pub(crate) fn filter(text: &str) -> anyhow::Result<EnvFilter> {
         .with_context(|| format!("{text:?} is no log filter, such as info or info,swift=debug"))
 }
 
-/// Sends all log lines of the process to standard error, and panics into the log.
+/// Sends all log lines of the process to standard error, and panics into the log. Spans are lines, too, when they
+/// end: with the time that they took.
 pub(crate) fn start(filter: EnvFilter, format: &str) {
     let registry = tracing_subscriber::registry().with(filter);
     match Format::of(format, io::stderr().is_terminal()) {
         Format::Human { colour } => {
             let lines = fmt::layer().with_writer(io::stderr).with_ansi(colour);
+            let lines = lines.with_span_events(FmtSpan::CLOSE);
             registry.with(lines).init();
         }
         Format::Json => {
             let lines = fmt::layer().json().flatten_event(true);
+            let lines = lines.with_span_events(FmtSpan::CLOSE);
             registry.with(lines.with_writer(io::stderr)).init();
         }
     }

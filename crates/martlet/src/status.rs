@@ -25,31 +25,35 @@ fn screen(status: &Status) -> String {
     let mut line = |line: std::fmt::Arguments<'_>| {
         writeln!(text, "{line}").expect("a String takes all");
     };
-    let stored = &status.stored;
     line(format_args!(
         "martlet {}, up {}",
         status.version,
         duration(status.uptime_s)
     ));
     line(format_args!(""));
-    line(format_args!(
-        "stored    {} in {} objects, {} containers, {} accounts",
-        bytes(stored.bytes),
-        count(stored.objects),
-        count(stored.containers),
-        count(stored.accounts)
-    ));
+    match &status.stored {
+        Some(stored) => line(format_args!(
+            "stored    {} in {} objects, {} containers, {} accounts",
+            bytes(stored.bytes),
+            count(stored.objects),
+            count(stored.containers),
+            count(stored.accounts)
+        )),
+        None => line(format_args!("stored    UNKNOWN: not all shards answer")),
+    }
     line(format_args!(
         "requests  {} in flight",
         count(status.requests_in_flight)
     ));
     line(format_args!("shards    {}", count(status.shards)));
-    line(format_args!(
-        "garbage   {} deleted bodies ({}) and {} abandoned chunks to be removed",
-        count(status.garbage.queued),
-        bytes(status.garbage.queued_bytes),
-        count(status.garbage.discards)
-    ));
+    if let Some(garbage) = &status.garbage {
+        line(format_args!(
+            "garbage   {} deleted bodies ({}) and {} abandoned chunks to be removed",
+            count(garbage.queued),
+            bytes(garbage.queued_bytes),
+            count(garbage.discards)
+        ));
+    }
     let bad: u64 = status.devices.iter().map(|device| device.bad_records).sum();
     match bad {
         0 => line(format_args!("damage    none known")),
@@ -180,19 +184,19 @@ mod tests {
         let status = Status {
             version: "0.1.0".to_owned(),
             uptime_s: 90_061,
-            stored: Stored {
+            stored: Some(Stored {
                 accounts: 2,
                 containers: 3,
                 objects: 1_234_567,
                 bytes: 50 << 30,
-            },
+            }),
             devices: vec![healthy, broken],
             shards: 16,
-            garbage: Garbage {
+            garbage: Some(Garbage {
                 queued: 5,
                 queued_bytes: 3 << 20,
                 discards: 0,
-            },
+            }),
             requests_in_flight: 7,
             cluster: None,
         };
@@ -217,6 +221,23 @@ mod tests {
                space   1.0 GiB free of 100.0 GiB, 4.0 GiB kept in reserve, FULL: bodies are refused\n  \
                chunks  1,234: 50.0 GiB live, 1.0 GiB to be won back\n  \
                scrub   0 B read since the start\n"
+        );
+    }
+
+    #[test]
+    fn what_no_shard_tells_is_said_to_be_unknown() {
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            ..Status::default()
+        };
+        assert_eq!(
+            screen(&status),
+            "martlet 0.1.0, up 0 s\n\
+             \n\
+             stored    UNKNOWN: not all shards answer\n\
+             requests  0 in flight\n\
+             shards    0\n\
+             damage    none known\n"
         );
     }
 }

@@ -141,6 +141,7 @@ pub struct Raft<D> {
     /// What this term's leader is asked.
     asking: Asking,
     random: u64,
+    elections: u64,
     writes: Writes<D>,
     ready: Ready<D>,
     #[cfg(any(test, feature = "canary"))]
@@ -182,6 +183,7 @@ impl<D: Data> Raft<D> {
             matched: 0,
             asking: Asking::default(),
             random: start.seed ^ start.id.0,
+            elections: 0,
             writes: Writes::new(last),
             ready: Ready::default(),
             log,
@@ -246,6 +248,11 @@ impl<D: Data> Raft<D> {
     /// The place of the last entry.
     pub fn last(&self) -> LogId {
         self.log.last()
+    }
+
+    /// How often it has stood for election.
+    pub fn elections(&self) -> u64 {
+        self.elections
     }
 
     pub fn commit(&self) -> u64 {

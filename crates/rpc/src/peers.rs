@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::authority::{BadCredentials, Credentials};
 use crate::config::{Config, Lane};
@@ -86,7 +87,9 @@ impl Peers {
             body,
             deadline,
         };
-        let result = self.inner.call(node, lane, call, start).await;
+        let span = tracing::trace_span!("call", %node, service);
+        let call = self.inner.call(node, lane, call, start);
+        let result = call.instrument(span).await;
         metrics.duration.observe(start.elapsed());
         metrics.ended(&result);
         result

@@ -63,6 +63,12 @@ impl Host {
         &self.log
     }
 
+    /// The replicas on this device.
+    pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
+        let replicas = self.replicas.read();
+        replicas.values().filter_map(Weak::upgrade).collect()
+    }
+
     pub(crate) fn introduce(&self, replica: &Arc<Replica>) {
         let weak = Arc::downgrade(replica);
         self.replicas.write().insert(replica.shard(), weak);

@@ -3,6 +3,7 @@
 use base::metrics::{Counter, Histogram, Labels, Report};
 
 use crate::host::Host;
+use crate::replica::Stand;
 
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -10,6 +11,8 @@ pub(crate) struct Metrics {
     pub(crate) commit_duration: Histogram,
     /// Raft entries: one for each procedure that changes something.
     pub(crate) entries: Counter,
+    /// Times that a replica stood for election; of one that has gone, too.
+    pub(crate) elections: Counter,
     /// Procedures that waited for memory.
     pub(crate) waits: Counter,
     pub(crate) flush_duration: Histogram,
@@ -21,6 +24,7 @@ impl Host {
         let device = self.device().id().to_string();
         let labels = &[("device", &*device)];
         self.report_shards(to, labels);
+        self.report_replicas(to, labels);
         self.report_log(to, labels);
     }
 
@@ -71,6 +75,36 @@ impl Host {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             to.gauge(&format!("martlet_shard_{name}"), help, labels, value);
         }
+    }
+
+    fn report_replicas(&self, to: &mut dyn Report, labels: Labels<'_>) {
+        let stands: Vec<_> = self.replicas().iter().map(|one| one.stand()).collect();
+        let count = |is: fn(&Stand) -> bool| stands.iter().filter(|one| is(one)).count() as u64;
+        let behind = stands.iter().map(|one| one.behind).max();
+        let gauges = [
+            ("replicas", "replicas of shards", count(|_| true)),
+            ("led", "replicas that lead", count(|one| one.leads)),
+            (
+                "leaderless",
+                "replicas that know no leader",
+                count(|one| !one.has_leader),
+            ),
+            (
+                "behind_entries",
+                "entries that a member of a shard led here lacks, at most",
+                behind.unwrap_or_default(),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            to.gauge(&format!("martlet_shard_{name}"), help, labels, value);
+        }
+        to.counter(
+            "martlet_shard_elections_total",
+            "times that a replica stood for election",
+            labels,
+            self.metrics().elections.get(),
+        );
     }
 
     fn report_log(&self, to: &mut dyn Report, labels: Labels<'_>) {

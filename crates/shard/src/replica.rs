@@ -38,7 +38,7 @@ use crate::{Error, budget};
 
 pub(crate) use codec::{LogRecord, Memo, StateRecord};
 pub(crate) use drive::apply_to;
-pub(crate) use lead::{Refusal, Unseen};
+pub(crate) use lead::{Refusal, Stand, Unseen};
 pub(crate) use message::{decode as decode_message, encode as encode_message};
 pub(crate) use snapshot::{SnapshotData, Spool, rows as snapshot_rows};
 pub(crate) use tail::Tail;
@@ -89,6 +89,8 @@ struct State {
     /// Those who wait until an entry has been done.
     watching: Vec<(u64, oneshot::Sender<()>)>,
     tokens: u64,
+    /// Those that were counted.
+    elections: u64,
     /// To whom snapshots are under way.
     sending: Vec<ReplicaId>,
     /// Where those are who have written, members or not: a new replica knows no members yet.
@@ -155,6 +157,7 @@ impl Replica {
                 asking: Vec::new(),
                 watching: Vec::new(),
                 tokens: 0,
+                elections: 0,
                 sending: Vec::new(),
                 senders: BTreeMap::new(),
                 in_tree: 0,

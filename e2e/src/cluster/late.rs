@@ -48,7 +48,7 @@ fn late_upload(run: &mut Run<'_>, cycle: usize) -> Result<Number> {
         .filter(|node| *node != leader)
         .collect();
     run.random.shuffle(&mut others);
-    let (writer, drained, asked) = (others[0], others[1], others[2]);
+    let (writer, drained) = (others[0], others[1]);
 
     let body = Content {
         seed: run.random.u64(..),
@@ -66,11 +66,11 @@ fn late_upload(run: &mut Run<'_>, cycle: usize) -> Result<Number> {
     network.set(leader, writer, Link::CUT);
     network.set(writer, leader, Link::CUT);
     // Or else something would be moved to it, and wait for it.
-    wait_until(&run.cluster, asked, writer, "down", |node| {
+    wait_until(&run.cluster, leader, writer, "down", |node| {
         node["state"] == "down"
     })?;
-    run.cluster.drain(asked, drained, Drain::Begin)?;
-    wait_until(&run.cluster, asked, drained, "empty", is_empty)?;
+    run.cluster.drain(leader, drained, Drain::Begin)?;
+    wait_until(&run.cluster, leader, drained, "empty", is_empty)?;
     let gone_on = upload.go_on(1);
     network.heal();
     let recovery = wait_for_service(&mut run.cluster, &run.session)?;

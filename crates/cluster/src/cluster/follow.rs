@@ -58,8 +58,15 @@ impl Cluster {
             let agent = self.inner.agent.lock();
             agent.report(&round, &proved, &led, addresses, devices)
         };
+        let metrics = &self.inner.metrics;
+        let asked = self.now().monotonic;
         match self.ask_report(&report).await {
             Ok((reign, map)) => {
+                let answered = self.now().monotonic;
+                metrics
+                    .report_duration
+                    .observe(answered.saturating_sub(asked));
+                *metrics.answered.lock() = answered;
                 let map = map.map(Arc::new);
                 let event = Event::Answered {
                     round,
@@ -69,7 +76,10 @@ impl Cluster {
                 };
                 self.agent(event).await;
             }
-            Err(error) => tracing::debug!(%error, "the report was not answered"),
+            Err(error) => {
+                metrics.reports_failed.inc();
+                tracing::debug!(%error, "the report was not answered");
+            }
         }
     }
 

@@ -28,8 +28,12 @@ impl Cluster {
         let cluster = self.clone();
         tokio::spawn(async move {
             let end = match cluster.work(&job).await {
-                Ok(()) => End::Well,
+                Ok(()) => {
+                    cluster.inner.metrics.jobs_done.inc();
+                    End::Well
+                }
                 Err(why) => {
+                    cluster.inner.metrics.jobs_failed.inc();
                     tracing::debug!(?job, %why, "not done, and tried again");
                     End::Failed
                 }

@@ -39,6 +39,7 @@ const CHUNK_SERVICE: u16 = *CHUNKS.start();
 pub(super) struct Node {
     pub(super) cluster: Cluster,
     pub(super) id: NodeId,
+    pub(super) port: Arc<Listener<Service>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -124,11 +125,11 @@ impl Node {
             config: cluster::Config::default(),
         });
         let service = Service::new(cluster.clone(), Some(Arc::new(ChunkCalls(server))));
-        let listener = Listener::new(port, &credentials, rpc::Config::default(), service)?;
-        Ok((Self::run(id, cluster, listener), namespace))
+        let port = Listener::new(port, &credentials, rpc::Config::default(), service)?;
+        Ok((Self::run(id, cluster, Arc::new(port)), namespace))
     }
 
-    fn run(id: NodeId, cluster: Cluster, listener: Listener<Service>) -> Self {
+    fn run(id: NodeId, cluster: Cluster, port: Arc<Listener<Service>>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let told = move || {
             let mut stopped = stopped.clone();
@@ -141,11 +142,14 @@ impl Node {
             let (cluster, told) = (cluster.clone(), told());
             tokio::spawn(async move { cluster.run(told).await })
         };
-        let told = told();
-        let serving = tokio::spawn(async move { listener.serve(told).await });
+        let serving = {
+            let (port, told) = (port.clone(), told());
+            tokio::spawn(async move { port.serve(told).await })
+        };
         Self {
             cluster,
             id,
+            port,
             stop,
             tasks: vec![running, serving],
         }

@@ -71,6 +71,27 @@ pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
     );
 }
 
+/// What is copied to new members of groups.
+pub(super) fn filled(to: &mut dyn Report, metrics: &chunks::Metrics) {
+    let help = "Chunks copied to new members of their groups.";
+    to.counter(
+        "martlet_chunks_filled_total",
+        help,
+        &[],
+        metrics.chunks_filled.get(),
+    );
+    let help = "Bytes of chunks copied to new members of their groups.";
+    to.counter(
+        "martlet_chunks_filled_bytes_total",
+        help,
+        &[],
+        metrics.filled_bytes.get(),
+    );
+    let help = "Chunks of which no good copy was found for a new member.";
+    let value = metrics.chunks_lost.get();
+    to.counter("martlet_chunks_lost_total", help, &[], value);
+}
+
 /// Objects, and what waits to be deleted; `None` if that could not be found out.
 pub(super) fn namespace(to: &mut dyn Report, metrics: &Metrics, backlog: Option<Backlog>) {
     if let Some(backlog) = backlog {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use admin::Prometheus;
 use admin::api::{self, Garbage, Status, Stored};
 use base::env::Env;
-use cluster::Cluster;
+use cluster::{Cluster, Service};
 use device::Device;
 use gateway::{InFlight, Server};
-use namespace::Namespace;
+use namespace::{Backlog, Namespace, Totals};
+use rpc::Listener;
 use shard::Shards;
 use swift::Swift;
 
@@ -23,6 +24,7 @@ pub(super) struct System {
     shards: Arc<Shards>,
     namespace: Namespace,
     cluster: Option<Cluster>,
+    node_port: Option<Arc<Listener<Service>>>,
     swift: Server<Swift>,
 }
 
@@ -35,6 +37,7 @@ impl System {
             shards: Arc::clone(&layers.shards),
             namespace: layers.namespace.clone(),
             cluster: layers.node.as_ref().map(|node| node.cluster.clone()),
+            node_port: layers.node.as_ref().map(|node| node.port.clone()),
             swift,
         }
     }
@@ -53,28 +56,51 @@ impl System {
     }
 }
 
+/// Who asks how things are is not kept waiting by what does not answer.
+const COUNTING_TIME_MAX: Duration = Duration::from_secs(2);
+
+impl System {
+    /// What is stored and what is garbage, if all shards answer soon.
+    async fn counted(&self) -> Option<(Totals, Backlog)> {
+        let counted = async {
+            let totals = self.namespace.totals().await?;
+            Ok::<_, namespace::Error>((totals, self.namespace.backlog().await?))
+        };
+        match tokio::time::timeout(COUNTING_TIME_MAX, counted).await {
+            Ok(Ok(counted)) => Some(counted),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot count what is stored");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("cannot count what is stored: a shard does not answer");
+                None
+            }
+        }
+    }
+}
+
 impl admin::System for System {
     async fn status(&self) -> Result<Status, namespace::Error> {
-        let totals = self.namespace.totals().await?;
-        let backlog = self.namespace.backlog().await?;
+        let counted = self.counted().await;
         let discards = self.namespace.chunks().metrics().discards_queued.get();
         let uptime = self.env.clock.monotonic().saturating_sub(self.started);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: uptime.as_secs(),
-            stored: Stored {
+            stored: counted.as_ref().map(|(totals, _)| Stored {
                 accounts: totals.accounts,
                 containers: totals.containers,
                 objects: totals.objects,
                 bytes: totals.bytes,
-            },
+            }),
             devices: self.devices.iter().map(device_status).collect(),
             shards: u64::from(self.shards.count()),
-            garbage: Garbage {
+            garbage: counted.map(|(_, backlog)| Garbage {
                 queued: backlog.garbage_bodies,
                 queued_bytes: backlog.garbage_bytes,
                 discards: u64::try_from(discards).unwrap_or_default(),
-            },
+            }),
             requests_in_flight: self.swift.requests().len() as u64,
             cluster: self.cluster_status().await,
         })
@@ -91,15 +117,23 @@ impl admin::System for System {
     async fn report(&self, to: &mut Prometheus) {
         self.swift.report(to);
         numbers::chunks(to, self.namespace.chunks());
-        let backlog = match self.namespace.backlog().await {
-            Ok(backlog) => Some(backlog),
-            Err(error) => {
-                tracing::warn!(%error, "cannot count garbage");
+        numbers::filled(to, self.namespace.chunks().metrics());
+        let backlog = tokio::time::timeout(COUNTING_TIME_MAX, self.namespace.backlog()).await;
+        let backlog = match backlog {
+            Ok(Ok(backlog)) => Some(backlog),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("cannot count garbage: a shard does not answer");
                 None
             }
         };
         numbers::namespace(to, self.namespace.metrics(), backlog);
         self.shards.report(to);
+        if let Some(cluster) = &self.cluster {
+            cluster.count(to);
+        }
+        if let Some(port) = &self.node_port {
+            port.report(to);
+        }
         for device in &self.devices {
             device.report(to);
         }

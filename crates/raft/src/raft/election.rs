@@ -163,6 +163,7 @@ impl<D: Data> Raft<D> {
     /// Stands for election in the next term.
     pub(super) fn elect(&mut self, now: Duration, is_transfer: bool) {
         let term = self.ballot.term + 1;
+        self.elections += 1;
         // What hangs on the role that ends is let go of.
         self.step_down(now, self.ballot.term, None);
         let own = self.begin_term(Ballot {

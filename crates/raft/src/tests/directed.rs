@@ -94,6 +94,52 @@ fn the_only_voter_leads_as_soon_as_its_vote_is_written() {
     assert_eq!(raft.deadline(), None, "it has nobody to talk to");
 }
 
+/// Delivers messages and ends writes until nobody has anything to say.
+fn settle(group: &mut [Raft<u64>]) {
+    let mut waiting: VecDeque<_> = group.iter_mut().flat_map(written).collect();
+    while let Some(message) = waiting.pop_front() {
+        let to = group.iter_mut().find(|one| one.id() == message.to);
+        let to = to.expect("it is one of them");
+        to.receive(NOW, message);
+        to.pump(NOW);
+        waiting.extend(written(to));
+    }
+}
+
+/// What a small write waits for: a message to a majority and its answer, and the slower of two writes.
+#[test]
+fn a_proposal_costs_one_round_and_one_write_of_each() {
+    let mut group = [1, 2, 3].map(|number| replica(number, &[1, 2, 3]));
+    group[0].tick(NOW + 2 * config().election);
+    settle(&mut group);
+    let [leader, others @ ..] = &mut group;
+    leader.set_applied(leader.commit());
+    assert_eq!(leader.leads(), Some(1));
+
+    let proposed = leader.propose(1, 5).unwrap();
+    leader.pump(NOW);
+    let ready = leader.ready();
+    assert_eq!((ready.persist.len(), ready.messages.len()), (1, 2));
+    leader.persisted(NOW, ready.persist[0].seq);
+    assert!(leader.commit() < proposed.index, "it alone is no majority");
+
+    let mut answers = Vec::new();
+    for (other, message) in others.iter_mut().zip(ready.messages) {
+        assert_eq!(other.id(), message.to);
+        other.receive(NOW, message);
+        let ready = other.ready();
+        assert_eq!((ready.persist.len(), ready.messages.len()), (1, 0));
+        other.persisted(NOW, ready.persist[0].seq);
+        let ready = other.ready();
+        assert_eq!((ready.persist.len(), ready.messages.len()), (0, 1));
+        answers.extend(ready.messages);
+    }
+    leader.receive(NOW, answers.remove(0));
+    assert_eq!(leader.commit(), proposed.index);
+    let ready = leader.ready();
+    assert_eq!((ready.persist.len(), ready.messages.len()), (0, 0));
+}
+
 #[test]
 fn a_proposal_is_sent_while_it_is_written() {
     let mut raft = leader();

@@ -40,6 +40,10 @@ impl Replica {
                 }
                 state.raft.pump(now);
                 self.act(&mut state);
+                let elections = state.raft.elections();
+                let more = elections - state.elections;
+                self.host.metrics().elections.add(more);
+                state.elections = elections;
                 state.raft.deadline()
             };
             let is_behind = match self.apply() {

@@ -10,6 +10,7 @@ use device::Purpose;
 use raft::{Refused, ReplicaId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::{Effects, Replica, Waiter};
 use crate::latch::Held;
@@ -60,6 +61,14 @@ impl<E> From<Elsewhere> for Refusal<E> {
 
 /// Not here; perhaps on this device.
 pub(crate) struct Elsewhere(pub(crate) Option<DeviceId>);
+
+/// How a replica stands in its group.
+pub(crate) struct Stand {
+    pub(crate) leads: bool,
+    pub(crate) has_leader: bool,
+    /// Entries that the member lacks that is most behind; only who leads knows.
+    pub(crate) behind: u64,
+}
 
 /// A leader that has just been elected needs a round and a write before it may decide.
 const LEAD_TIME_MAX: Duration = Duration::from_secs(2);
@@ -229,7 +238,9 @@ impl Replica {
             done,
         };
         self.propose(term, batch, waiter)?;
-        let result = result.await.unwrap_or(Err(Error::Unknown));
+        let span = tracing::trace_span!("commit", shard = %self.shard(), term);
+        let result = result.instrument(span).await;
+        let result = result.unwrap_or(Err(Error::Unknown));
         let metrics = self.host.metrics();
         metrics.commit_duration.observe(self.now() - started);
         Ok(result?)
@@ -297,6 +308,23 @@ impl Replica {
             near: near.chain([self.device]).collect(),
             is_settled: raft.is_settled(),
         })
+    }
+
+    /// How it stands in its group.
+    pub(crate) fn stand(&self) -> Stand {
+        let state = self.state.lock();
+        let raft = &state.raft;
+        let last = raft.last().index;
+        let others = raft.others(self.now());
+        let behind = others
+            .iter()
+            .map(|(_, matched, _)| last.saturating_sub(*matched))
+            .max();
+        Stand {
+            leads: state.is_leader(),
+            has_leader: raft.leader().is_some() && !state.is_over,
+            behind: behind.unwrap_or_default(),
+        }
     }
 
     /// Makes this the membership of the group, if it still leads in this term; returns when the change

@@ -1,5 +1,7 @@
 //! What a cluster does with chunks, through any of its nodes.
 
+use std::sync::atomic::Ordering;
+
 use base::{GroupId, NodeId, Timestamp};
 use map::State;
 
@@ -20,6 +22,39 @@ async fn a_chunk_is_written_and_read_through_a_node_that_has_none() {
         }
     }
     assert_eq!(nodes[3].device.chunks().len(), 0);
+}
+
+/// All members are asked before any has answered, and once.
+#[tokio::test]
+async fn a_write_costs_one_trip_and_one_write_of_each_member() {
+    let nodes = nodes(4, &[&[1, 2, 3]]).await;
+    let calls = || -> Vec<_> {
+        let calls = nodes.iter().map(|node| node.calls.load(Ordering::SeqCst));
+        calls.collect()
+    };
+    for node in &nodes[..3] {
+        node.device.hang_writes();
+    }
+    let body = body(300_000);
+    let write = async {
+        let chunk = write(&nodes[3].chunks, &body).await;
+        chunk.unwrap()
+    };
+    let answer = async {
+        while calls() != [1, 1, 1, 0] {
+            tokio::task::yield_now().await;
+        }
+        for node in &nodes[..3] {
+            assert_eq!(node.device.chunks(), [], "it has not answered yet");
+            node.device.release();
+        }
+    };
+    let (chunk, ()) = tokio::join!(write, answer);
+    assert_eq!(calls(), [1, 1, 1, 0]);
+    for node in &nodes[..3] {
+        let held: Vec<_> = node.device.chunks().iter().map(|one| one.0).collect();
+        assert_eq!(held, [chunk.id]);
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::env::Env;
 use base::{ContainerId, DeviceId, GroupId, NodeId, Version};
@@ -27,6 +28,8 @@ pub(super) struct TestNode {
     pub(super) server: Server,
     pub(super) all: Arc<AllDevices>,
     pub(super) chunks: Chunks,
+    /// Of other nodes, so far.
+    pub(super) calls: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
@@ -51,7 +54,10 @@ impl TestNode {
     }
 }
 
-struct Port(Server);
+struct Port {
+    server: Server,
+    calls: Arc<AtomicUsize>,
+}
 
 impl Service for Port {
     fn admits(&self, _: NodeId) -> bool {
@@ -60,7 +66,8 @@ impl Service for Port {
 
     async fn call(&self, call: Call) -> Result<Vec<Bytes>, Bytes> {
         assert_eq!(call.service, CHUNKS);
-        self.0.serve(call.body).await
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.server.serve(call.body).await
     }
 
     async fn join(&self, _: SocketAddr, _: Bytes) -> Result<Bytes, Bytes> {
@@ -132,7 +139,11 @@ pub(super) async fn nodes(count: u32, groups: &[&[u128]]) -> Vec<TestNode> {
         let all = Arc::new(all);
         let config = Config::default();
         let chunks = Chunks::new(Env::real(), map.clone(), all.clone(), &config);
-        let service = Port(server.clone());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let service = Port {
+            server: server.clone(),
+            calls: calls.clone(),
+        };
         let listener = Listener::new(port, &credentials, rpc::Config::default(), service);
         let listener = listener.unwrap();
         let serving = tokio::spawn(async move {
@@ -145,6 +156,7 @@ pub(super) async fn nodes(count: u32, groups: &[&[u128]]) -> Vec<TestNode> {
             server,
             all,
             chunks,
+            calls,
             serving,
         }
     });
