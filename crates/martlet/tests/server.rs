@@ -5,133 +5,16 @@
 #[path = "../src/http.rs"]
 #[allow(dead_code, reason = "the commands use more of it than these tests")]
 mod http;
+#[path = "server/process.rs"]
+mod process;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
-use http::{Answer, Peer};
-
-const MARTLET: &str = env!("CARGO_BIN_EXE_martlet");
-
-/// A server on free ports, killed when it is dropped.
-struct Server {
-    child: Child,
-    data: PathBuf,
-    /// `HOST:PORT` of the Swift API and of the admin API.
-    swift: String,
-    admin: String,
-    /// What it said on standard output until it was ready.
-    greeting: String,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        Self::greeted(data, Self::spawn(data, "127.0.0.1:0"))
-    }
-
-    fn spawn(data: &Path, listen: &str) -> Child {
-        Self::command_to_start(data, listen).spawn().unwrap()
-    }
-
-    fn command_to_start(data: &Path, listen: &str) -> Command {
-        let mut command = Command::new(MARTLET);
-        command
-            .args(["server", "--shards", "2", "--reserve-bytes", "32MiB"])
-            .args(["--listen", listen, "--admin-listen", "127.0.0.1:0"])
-            .arg("--data")
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .env_remove("JOURNAL_STREAM");
-        command
-    }
-
-    /// Waits until it serves.
-    fn greeted(data: &Path, mut child: Child) -> Self {
-        let mut greeting = String::new();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        while !greeting.contains("Ctrl-C") {
-            if lines.read_line(&mut greeting).unwrap() == 0 {
-                let mut log = String::new();
-                if let Some(mut stderr) = child.stderr.take() {
-                    stderr.read_to_string(&mut log).unwrap();
-                }
-                panic!("the server ended early:\n{greeting}{log}");
-            }
-        }
-        let after = |mark: &str| {
-            let rest = greeting.split_once(mark).expect("the greeting has it").1;
-            rest.split(['/', '\n']).next().unwrap().to_owned()
-        };
-        Self {
-            data: data.to_owned(),
-            swift: after("Swift API   http://"),
-            admin: after("admin       http://"),
-            greeting,
-            child,
-        }
-    }
-
-    /// Asks it to stop as an operator does; what it logged.
-    fn stop(mut self) -> String {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        let mut log = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut log).unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}\n{log}");
-        log
-    }
-
-    fn command(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(MARTLET);
-        let command = command.args(words).arg("--data").arg(&self.data);
-        command.env_remove("MARTLET_PASSWORD").output().unwrap()
-    }
-
-    fn password(&self) -> String {
-        let text = std::fs::read_to_string(self.data.join("admin-credentials")).unwrap();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("MARTLET_PASSWORD="));
-        line.unwrap().to_owned()
-    }
-
-    /// A token and the path of the storage account.
-    fn login(&self, user: &str, password: &str) -> Result<(String, String), u16> {
-        let headers = [("X-Auth-User", user), ("X-Auth-Key", password)];
-        let answer = self.swift("GET", "/auth/v1.0", &headers, b"");
-        if answer.status != 200 {
-            return Err(answer.status);
-        }
-        let token = answer.header("x-auth-token").unwrap().to_owned();
-        let url = answer.header("x-storage-url").unwrap();
-        Ok((token, http::Url::parse(url).unwrap().path))
-    }
-
-    fn swift(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        Peer::Tcp(&self.swift)
-            .request(method, path, headers, body)
-            .unwrap()
-    }
-
-    fn admin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        Peer::Tcp(&self.admin)
-            .request(method, path, headers, body)
-            .unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use http::Peer;
+use process::{MARTLET, Server};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
