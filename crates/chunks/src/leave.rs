@@ -158,14 +158,16 @@ impl Chunks {
     }
 }
 
-/// The members of a group that `device` has left, if they are all full and up.
+/// The members of a group that `device` has left, if they are as many as there should be, and all full and up. Of a
+/// group that waits for another member, who has left may be the one.
 fn heirs(map: &Map, group: &Group, device: DeviceId) -> Option<Vec<DeviceId>> {
+    let is_wide = group.members.len() >= group.policy.width();
     let is_full = group
         .members
         .iter()
         .all(|member| member.fill == Fill::Full && map.is_up(member.device));
-    let has_left = !group.members.is_empty() && !group.is_member(device);
-    (is_full && has_left).then(|| group.devices().collect())
+    let has_left = !group.is_member(device);
+    (is_wide && is_full && has_left).then(|| group.devices().collect())
 }
 
 #[cfg(test)]

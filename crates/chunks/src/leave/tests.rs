@@ -4,7 +4,7 @@ use base::env::Env;
 use base::{ContainerId, Version};
 use bytes::Bytes;
 use device::Owner;
-use map::{Current, Member, State};
+use map::{Current, Member, Policy, State};
 
 use super::*;
 use crate::testing::MemoryDevice;
@@ -34,7 +34,9 @@ impl Fixture {
             devices[2].set(ChunkId::new(GroupId(group), 1, 1), Some(chunk()));
         }
         let mut map = Map::default().with_devices(IDS);
-        map.groups.get_mut(&GROUP).unwrap().members = members(&IDS[..2]);
+        let group = map.groups.get_mut(&GROUP).unwrap();
+        group.members = members(&IDS[..2]);
+        group.policy = Policy::Replicated { copies: 2 };
         let map = Current::new(map);
         let storages = devices.iter().map(|one| one.clone() as Arc<dyn Storage>);
         let chunks = Chunks::new(Env::real(), map.clone(), here(storages), &Config::default());
@@ -96,6 +98,16 @@ async fn copies_go_when_all_members_have_theirs() {
     assert_eq!([0, 1, 2].map(|one| fixture.kept(one)), [COUNT, COUNT, 0]);
     assert_eq!(fixture.devices[2].chunks().len(), 2, "of other groups");
     assert_eq!(fixture.rounds().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_stay_while_a_member_is_wanting() {
+    let fixture = Fixture::new();
+    fixture.change(|map| {
+        map.groups.get_mut(&GROUP).unwrap().policy = Policy::Replicated { copies: 3 };
+    });
+    assert_eq!(fixture.rounds().await, 0);
+    assert_eq!(fixture.kept(2), COUNT);
 }
 
 #[tokio::test(start_paused = true)]
