@@ -77,12 +77,6 @@ struct Node {
     node_address: SocketAddr,
 }
 
-/// Whether this program can be more than a cluster of one.
-pub fn can_join(binary: &Path) -> Result<bool> {
-    let output = Command::new(binary).args(["server", "--help"]).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).contains("--join"))
-}
-
 impl Cluster {
     /// Starts the first node in `folder`.
     pub fn form(setup: &Setup, folder: &Path) -> Result<Self> {
@@ -118,14 +112,12 @@ impl Cluster {
         let (endpoint, node_address) = self.add_host()?;
 
         let mut launch = Launch::new(&self.setup.binary, &data, &folder.join("log"))
+            .with("--node-listen", &node_address.to_string())
             .with("--shards", SHARDS)
             .with("--reserve-bytes", "64MiB");
         launch.environment.clone_from(&self.setup.environment);
         launch.address = Some(endpoint.address);
         launch.namespace.clone_from(&endpoint.namespace);
-        if can_join(&self.setup.binary)? {
-            launch = launch.with("--node-listen", &node_address.to_string());
-        }
         let mut first = launch.clone();
         if let Some(member) = self.nodes.first() {
             first = first
