@@ -56,8 +56,11 @@ impl Replica {
     /// Whether it may well have what a reader wants, though it does not lead.
     pub(crate) fn keeps_up(&self) -> bool {
         let lags_until = Duration::from_micros(self.lags_until.load(Ordering::Relaxed));
-        let is_sound = !self.signal.has_failed.load(Ordering::Acquire);
-        is_sound && self.now() >= lags_until && self.state.lock().raft.leader().is_some()
+        if self.signal.has_failed.load(Ordering::Acquire) || self.now() < lags_until {
+            return false;
+        }
+        let state = self.state.lock();
+        !state.is_over && state.raft.leader().is_some()
     }
 
     /// Waits until all that was acknowledged before the call has been done here.
