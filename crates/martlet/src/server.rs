@@ -196,7 +196,8 @@ async fn swift(env: &Env, layers: &Layers, config: &Config) -> anyhow::Result<sw
     .await
 }
 
-/// Tries again as long as the shards have no leaders: the other nodes may not be there yet.
+/// Tries again as long as the shards have no leaders, or lose them: the other nodes may not be there yet. What is
+/// tried may be repeated, so it does not matter what became of an attempt.
 async fn until_available<T>(
     mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
@@ -207,8 +208,9 @@ async fn until_available<T>(
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
+        use namespace::Error::{Unavailable, Unknown};
         let cause = error.downcast_ref::<namespace::Error>();
-        if !matches!(cause, Some(namespace::Error::Unavailable { .. })) {
+        if !matches!(cause, Some(Unavailable { .. } | Unknown)) {
             return Err(error);
         }
         if !std::mem::replace(&mut is_told, true) {
@@ -291,4 +293,23 @@ fn greet(
     // Nobody may be there to read it.
     let _ = out.write_all(greeting.text().as_bytes());
     let _ = out.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_outlives_the_leaders_of_its_shards() {
+        let retry_in = std::time::Duration::from_millis(200);
+        let mut answers = vec![
+            Err(namespace::Error::Damaged("a row".into())),
+            Ok(3),
+            Err(namespace::Error::Unknown),
+            Err(namespace::Error::Unavailable { retry_in }),
+        ];
+        let mut attempt = async || Ok(answers.pop().expect("one answer more")?);
+        assert_eq!(until_available(&mut attempt).await.unwrap(), 3);
+        assert!(until_available(&mut attempt).await.is_err());
+    }
 }
