@@ -169,37 +169,20 @@ pub(crate) fn each_node(map: &Map, to: &mut dyn Report) {
 
 #[cfg(test)]
 mod tests {
-    use base::{DeviceId, GroupId, NodeId, ShardId, Timestamp};
-    use map::{Group, Node, Replicas};
+    use base::{DeviceId, GroupId, ShardId, Timestamp};
+    use map::Group;
 
     use super::*;
+    use crate::status::tests::whole_map;
 
     const A: DeviceId = DeviceId(1);
     const B: DeviceId = DeviceId(2);
     const C: DeviceId = DeviceId(3);
 
-    /// Three nodes with a device each, one group and one shard on all of them.
-    fn whole() -> Map {
-        let mut map = Map::default().with_devices([A, B, C]);
-        for (number, device) in (1..).zip(map.devices.values_mut()) {
-            (device.node, device.bytes) = (NodeId(number), 1 << 40);
-            map.nodes.insert(NodeId(number), Node::default());
-        }
-        map.groups.clear();
-        let group = Group::new(map.epoch, &[A, B, C], false);
-        map.groups.insert(GroupId(7), group);
-        let replicas = Replicas {
-            voters: vec![A, B, C],
-            ..Replicas::default()
-        };
-        map.shards.insert(ShardId(0), replicas);
-        map
-    }
-
     /// What is short, unavailable and moving of the only group and of the only shard.
     #[track_caller]
     fn check(change: impl FnOnce(&mut Map), of_groups: [usize; 3], of_shards: [usize; 3]) {
-        let mut map = whole();
+        let mut map = whole_map();
         change(&mut map);
         let numbers = |counts: Counts| {
             assert_eq!(counts.total, 1);

@@ -243,7 +243,7 @@ fn nodes(map: &Map) -> Vec<NodeStatus> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use base::Timestamp;
     use map::{Membership, Node};
 
@@ -254,8 +254,8 @@ mod tests {
     const C: DeviceId = DeviceId(3);
     const SHARD: ShardId = ShardId(0);
 
-    /// Three nodes with a device each, one group and one shard on all of them, and what the shard's leader says.
-    fn whole() -> (Map, Observed) {
+    /// Three nodes with a device each, one group and one shard on all of them.
+    pub(crate) fn whole_map() -> Map {
         let mut map = Map::default().with_devices([A, B, C]);
         for (number, device) in (1..).zip(map.devices.values_mut()) {
             (device.node, device.bytes) = (NodeId(number), 1 << 40);
@@ -269,6 +269,12 @@ mod tests {
             ..Replicas::default()
         };
         map.shards.insert(SHARD, replicas);
+        map
+    }
+
+    /// That, and what the shard's leader says.
+    fn whole() -> (Map, Observed) {
+        let map = whole_map();
         let seen = Membership {
             voters: [A, B, C].into(),
             ..Membership::default()
