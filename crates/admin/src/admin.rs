@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::NodeId;
 use base::env::Env;
 use bytes::Bytes;
-use cluster::control::Losses;
+use cluster::control::{Losses, TokenState};
 use cluster::{Cluster, Declined, TOKEN_LIFE};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use namespace::{Created, Namespace};
@@ -15,8 +15,8 @@ use tokio::sync::Mutex;
 
 use crate::Prometheus;
 use crate::api::{
-    Fault, Generated, PutNode, PutPassword, PutUser, RequestList, Status, Token, UserEntry,
-    UserList,
+    Fault, Generated, PutNode, PutPassword, PutUser, RequestList, Status, Token, TokenEntry,
+    TokenList, UserEntry, UserList,
 };
 use crate::authority::{Door, Verdict, judge};
 use crate::password;
@@ -136,7 +136,9 @@ impl<S: System> Admin<S> {
             }
             Route::User { account, name } => self.put(&account, &name, request).await,
             Route::Password { account, name } => self.set_password(&account, &name, request).await,
-            Route::Tokens => self.create_token().await,
+            Route::Tokens if request.method() == http::Method::POST => self.create_token().await,
+            Route::Tokens => Ok(json(StatusCode::OK, &self.tokens().await?)),
+            Route::Token(id) => self.remove_token(id).await,
             Route::Node { number, lossy } if request.method() == http::Method::DELETE => {
                 self.remove_node(NodeId(number), lossy).await
             }
@@ -157,6 +159,25 @@ impl<S: System> Admin<S> {
         tracing::info!("join token made");
         let token = token.to_string();
         Ok(json(StatusCode::CREATED, &Token { token }))
+    }
+
+    async fn tokens(&self) -> Result<TokenList, Refusal> {
+        let tokens = self.cluster()?.tokens().await?;
+        let now = self.shared.env.clock.now().secs();
+        let entry = |token: TokenState| TokenEntry {
+            left_s: token.record.expires.secs().saturating_sub(now),
+            id: format!("{:016x}", token.record.id),
+            used_by: token.used_by.map(|node| node.0),
+        };
+        let mut tokens: Vec<_> = tokens.into_iter().map(entry).collect();
+        tokens.sort();
+        Ok(TokenList { tokens })
+    }
+
+    async fn remove_token(&self, id: u64) -> Result<Response<String>, Refusal> {
+        self.cluster()?.remove_token(id).await?;
+        tracing::info!("join token removed");
+        Ok(no_content())
     }
 
     async fn change_node(
@@ -183,9 +204,7 @@ impl<S: System> Admin<S> {
         };
         self.cluster()?.remove(node, losses).await?;
         tracing::info!(%node, "node removed");
-        let mut answer = Response::new(String::new());
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        Ok(answer)
+        Ok(no_content())
     }
 
     async fn list(&self) -> Result<UserList, Refusal> {
@@ -260,9 +279,7 @@ impl<S: System> Admin<S> {
         self.must_exist(account, name).await?;
         self.shared.namespace.users().remove(account, name).await?;
         tracing::info!(account, user = name, "user removed");
-        let mut answer = Response::new(String::new());
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        Ok(answer)
+        Ok(no_content())
     }
 
     async fn must_exist(&self, account: &str, name: &str) -> Result<(), Refusal> {
@@ -388,6 +405,12 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<String> {
     body.push('\n');
     let mut answer = text("application/json", body);
     *answer.status_mut() = status;
+    answer
+}
+
+fn no_content() -> Response<String> {
+    let mut answer = Response::new(String::new());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }
 

@@ -86,6 +86,23 @@ pub struct Token {
     pub token: String,
 }
 
+/// What `GET /admin/tokens` answers: those that are not forgotten yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenList {
+    pub tokens: Vec<TokenEntry>,
+}
+
+/// A join token without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// How long it is still good, in seconds. 0: it has expired.
+    pub left_s: u64,
+    /// 16 hexadecimal digits.
+    pub id: String,
+    /// The node that it let in.
+    pub used_by: Option<u32>,
+}
+
 /// `PUT /admin/nodes/NUMBER`: what is to be otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,6 +19,8 @@ pub(crate) enum Route {
         name: String,
     },
     Tokens,
+    /// A join token, by its id.
+    Token(u64),
     /// A node; whether data that would be lost with it may be.
     Node {
         number: u32,
@@ -52,6 +54,7 @@ impl Route {
                 name: own(name),
             }),
             ["admin", "tokens"] => Some(Self::Tokens),
+            ["admin", "tokens", id] => token_id(id).map(Self::Token),
             ["admin", "nodes", number] => number.parse().ok().map(|number| Self::Node {
                 number,
                 lossy: false,
@@ -72,7 +75,8 @@ impl Route {
             }
             Self::User { .. } => "PUT, DELETE",
             Self::Password { .. } => "PUT",
-            Self::Tokens => "POST",
+            Self::Tokens => "GET, POST",
+            Self::Token(_) => "DELETE",
             Self::Node { lossy: false, .. } => "PUT, DELETE",
             Self::Node { lossy: true, .. } => "DELETE",
         }
@@ -83,6 +87,12 @@ impl Route {
             .split(", ")
             .any(|allowed| allowed == method.as_str())
     }
+}
+
+/// 16 hexadecimal digits, as `GET /admin/tokens` writes it.
+fn token_id(text: &str) -> Option<u64> {
+    let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -110,7 +120,8 @@ mod tests {
             "/admin/users/a/b/password",
             Some(r#"Password { account: "a", name: "b" } PUT"#),
         );
-        check("/admin/tokens", Some("Tokens POST"));
+        check("/admin/tokens", Some("Tokens GET, POST"));
+        check("/admin/tokens/00000000000000ff", Some("Token(255) DELETE"));
         check(
             "/admin/nodes/3",
             Some("Node { number: 3, lossy: false } PUT, DELETE"),
@@ -136,6 +147,8 @@ mod tests {
             check(path, None);
         }
         check("/admin/users/a", None);
+        check("/admin/tokens/ff", None);
+        check("/admin/tokens/+0000000000000ff", None);
         check("/admin/nodes/x", None);
         check("/admin/nodes/3/x", None);
         check("/admin/users/a/b/c", None);

@@ -17,7 +17,7 @@ use serde::Serialize;
 use shard::{Row, View};
 
 use crate::cli::CheckArgs;
-use crate::text::{bytes, count};
+use crate::text::{bytes, count, counted};
 
 /// More than these are counted, not kept.
 const PROBLEMS_MAX: usize = 1000;
@@ -113,13 +113,13 @@ impl Outcome {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "Checked {} in {} objects, {} containers, {} accounts, {} users.\n\
+            "Checked {} in {}, {}, {}, {}.\n\
              Read {} records of chunks ({}); {} chunks are in use.\n",
             bytes(self.bytes),
-            count(self.objects),
-            count(self.containers),
-            count(self.accounts),
-            count(self.users),
+            counted(self.objects, "object"),
+            counted(self.containers, "container"),
+            counted(self.accounts, "account"),
+            counted(self.users, "user"),
             count(self.records),
             bytes(self.record_bytes),
             count(self.chunks)

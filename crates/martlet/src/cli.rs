@@ -239,6 +239,29 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         server: ServerChoice,
     },
+    /// List tokens that were made: their ids, and what became of them
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Take a token back; who has joined with it stays
+    Remove {
+        /// From `martlet token list`
+        #[arg(value_parser = token_id)]
+        id: String,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+}
+
+fn token_id(text: &str) -> Result<String, &'static str> {
+    match text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(text.to_owned()),
+        false => Err("an id has 16 hexadecimal digits: see martlet token list"),
+    }
 }
 
 #[derive(Debug, Args)]

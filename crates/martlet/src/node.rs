@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use admin::api::{PutNode, Status, Token};
+use admin::api::{PutNode, Status, Token, TokenEntry, TokenList};
 use anyhow::Context as _;
 use serde::Serialize;
 
@@ -10,13 +10,45 @@ use crate::cli::{NodeCommand, ServerChoice, TokenCommand};
 use crate::client::{Call, Client};
 use crate::http::Answer;
 use crate::status::node_line;
+use crate::text::duration;
 
 pub(crate) fn token(command: TokenCommand) -> anyhow::Result<ExitCode> {
-    let TokenCommand::Create { server } = command;
-    let answer = call(&server, "POST", "/admin/tokens", &())?;
-    let token: Token = serde_json::from_slice(&answer.body).context("reading the answer")?;
-    println!("{}", token.token);
+    match command {
+        TokenCommand::Create { server } => {
+            let answer = call(&server, "POST", "/admin/tokens", &())?;
+            let token: Token =
+                serde_json::from_slice(&answer.body).context("reading the answer")?;
+            println!("{}", token.token);
+        }
+        TokenCommand::List { json, server } => {
+            let list: TokenList = Client::new(&server)?.get("/admin/tokens")?;
+            match json {
+                true => println!("{}", serde_json::to_string(&list.tokens)?),
+                false => list
+                    .tokens
+                    .iter()
+                    .for_each(|token| println!("{}", token_line(token))),
+            }
+        }
+        TokenCommand::Remove { id, server } => {
+            call(&server, "DELETE", &format!("/admin/tokens/{id}"), &())?;
+            println!("Removed the token {id}.");
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn token_line(token: &TokenEntry) -> String {
+    let TokenEntry {
+        left_s,
+        id,
+        used_by,
+    } = token;
+    match (used_by, left_s) {
+        (Some(node), _) => format!("{id}  let in node {node}"),
+        (None, 0) => format!("{id}  expired"),
+        (None, left) => format!("{id}  good for {}", duration(*left)),
+    }
 }
 
 pub(crate) fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
@@ -103,4 +135,24 @@ fn call(
         only_add: false,
     };
     Client::new(server)?.call(&call, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_or_expired_or_good_for_a_while() {
+        let line = |left_s, used_by| {
+            let id = "00000000000000ff".to_owned();
+            token_line(&TokenEntry {
+                left_s,
+                id,
+                used_by,
+            })
+        };
+        assert_eq!(line(3_540, None), "00000000000000ff  good for 59 min");
+        assert_eq!(line(0, None), "00000000000000ff  expired");
+        assert_eq!(line(3_540, Some(2)), "00000000000000ff  let in node 2");
+    }
 }

@@ -7,7 +7,7 @@ use admin::api::{Device, Status};
 
 use crate::cli::StatusArgs;
 use crate::client::Client;
-use crate::text::{bytes, count, duration};
+use crate::text::{bytes, count, counted, duration};
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.server)?;
@@ -33,11 +33,11 @@ fn screen(status: &Status) -> String {
     line(format_args!(""));
     match &status.stored {
         Some(stored) => line(format_args!(
-            "stored    {} in {} objects, {} containers, {} accounts",
+            "stored    {} in {}, {}, {}",
             bytes(stored.bytes),
-            count(stored.objects),
-            count(stored.containers),
-            count(stored.accounts)
+            counted(stored.objects, "object"),
+            counted(stored.containers, "container"),
+            counted(stored.accounts, "account")
         )),
         None => line(format_args!("stored    UNKNOWN: not all shards answer")),
     }

@@ -13,6 +13,12 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// `1 object`, `1,234 objects`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(number))
+}
+
 /// `512 B`, `14.6 KiB`, `3.0 TiB`.
 pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -50,6 +56,12 @@ mod tests {
             [0, 999, 1000, 1_234_567].map(count),
             ["0", "999", "1,000", "1,234,567"]
         );
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let texts = [0, 1, 2_000].map(|number| counted(number, "account"));
+        assert_eq!(texts, ["0 accounts", "1 account", "2,000 accounts"]);
     }
 
     #[test]

@@ -26,11 +26,14 @@ fn node(folder: &Path, name: &str) -> Result<(Launch, String)> {
 }
 
 fn join_token(member: &Launch) -> Result<String> {
+    token_command(member, &["create"])
+}
+
+/// What `martlet token` prints.
+fn token_command(member: &Launch, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(&member.binary);
-    command
-        .args(["token", "create", "--data"])
-        .arg(&member.data);
-    let output = command.output()?;
+    command.arg("token").args(arguments);
+    let output = command.arg("--data").arg(&member.data).output()?;
     assert!(output.status.success(), "{output:?}");
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
@@ -64,6 +67,22 @@ fn a_token_lets_one_node_in_and_no_other() -> Result<()> {
     // And the one that has used the token needs none any more.
     assert!(member.stop()?.success());
     let _second = second.start()?;
+    Ok(())
+}
+
+#[test]
+fn a_token_that_was_taken_back_lets_nobody_in() -> Result<()> {
+    let folder = tempfile::tempdir_in(e2e::scratch()?)?;
+    let (first, address) = node(folder.path(), "first")?;
+    let (second, _) = node(folder.path(), "second")?;
+    let _first = first.start()?;
+    let token = join_token(&first)?;
+    let list = token_command(&first, &["list"])?;
+    let (id, state) = list.split_once("  ").expect("an id and a state");
+    assert!(state.starts_with("good for"), "{list}");
+    token_command(&first, &["remove", id])?;
+    assert_eq!(token_command(&first, &["list"])?, "");
+    check_refused(&joining(&second, &address, &token), "joining through");
     Ok(())
 }
 
