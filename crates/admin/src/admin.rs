@@ -354,8 +354,8 @@ fn respond(error: &namespace::Error) -> Refusal {
         Error::Limit(_) => StatusCode::BAD_REQUEST,
         Error::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Error::OutOfSpace => StatusCode::INSUFFICIENT_STORAGE,
-        Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Unknown | Error::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Unavailable { .. } | Error::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let text = error.to_string();
     Refusal { status, text }
@@ -381,7 +381,12 @@ impl From<Declined> for Refusal {
 
 impl From<Refusal> for Response<String> {
     fn from(refusal: Refusal) -> Self {
-        fault(refusal.status, refusal.text)
+        let mut answer = fault(refusal.status, refusal.text);
+        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            let soon = HeaderValue::from_static("1");
+            answer.headers_mut().insert(header::RETRY_AFTER, soon);
+        }
+        answer
     }
 }
 

@@ -6,6 +6,7 @@ mod full;
 mod garbage;
 mod hung;
 mod large;
+mod lost;
 mod model;
 mod race;
 mod random;

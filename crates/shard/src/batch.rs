@@ -70,12 +70,17 @@ impl Batch {
     /// All effects in one piece of memory, which is what the log, the cache of entries and the
     /// memtable share from then on: so a value never pins the buffer it came in.
     pub(crate) fn encode(&self) -> Bytes {
-        let bytes = self.effects.iter().map(Effect::encoded_bytes).sum();
-        let mut out = BytesMut::with_capacity(bytes);
+        self.encode_with(0).freeze()
+    }
+
+    /// As [`Batch::encode`], with room for `more` bytes behind.
+    pub(crate) fn encode_with(&self, more: usize) -> BytesMut {
+        let bytes: usize = self.effects.iter().map(Effect::encoded_bytes).sum();
+        let mut out = BytesMut::with_capacity(bytes + more);
         for effect in &self.effects {
             effect.encode(&mut out);
         }
-        out.freeze()
+        out
     }
 
     /// Reads what [`Batch::encode`] wrote; the effects are slices of `bytes`.

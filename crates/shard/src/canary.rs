@@ -9,6 +9,8 @@ pub enum Canary {
     AcknowledgedBeforeQuorum,
     /// A replica that follows answers reads by what it has, whatever its leader has decided since.
     ListFromFollower,
+    /// A leader executes a call again whose first try was done.
+    RepeatExecuted,
 }
 
 static PLANTED: OnceLock<Canary> = OnceLock::new();

@@ -104,6 +104,11 @@ impl Core {
         self.newest.load(Ordering::Relaxed)
     }
 
+    /// The last entry that was applied.
+    pub(crate) fn position(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
     /// The shard as of the last entry that was applied.
     pub(crate) fn memo(&self) -> Memo {
         self.applied.lock().clone()

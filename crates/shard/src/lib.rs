@@ -7,8 +7,9 @@
 //!
 //! In reading order: what callers write ([`Batch`], [`Procedure`], [`Query`]); how they exclude each other
 //! (`latch`); the state of a shard (`memtable`, `tree`, `core`, [`View`]); the way of a batch into it
-//! (`replica`); what the replicas of a device share (`host`, `budget`); where a shard is led, and how it is
-//! asked there (`table`, `peers`, `wire`, [`Registry`]). [`Offline`] reads shards without a server.
+//! (`replica`); what the replicas of a device share (`host`, `budget`); where a shard is led, how it is
+//! asked there and what becomes of a question without an answer (`table`, `search`, `call`, `peers`, `wire`,
+//! [`Registry`]). [`Offline`] reads shards without a server.
 
 mod batch;
 mod error;
@@ -28,7 +29,9 @@ mod host;
 mod metrics;
 mod offline;
 
+mod call;
 mod peers;
+mod search;
 mod shard;
 mod shards;
 mod table;

@@ -11,6 +11,8 @@ pub(crate) struct Metrics {
     pub(crate) commit_duration: Histogram,
     /// Raft entries: one for each procedure that changes something.
     pub(crate) entries: Counter,
+    /// Calls that were tried again, and had been done.
+    pub(crate) recalled: Counter,
     /// Times that a replica stood for election; of one that has gone, too.
     pub(crate) elections: Counter,
     /// Procedures that waited for memory.
@@ -44,6 +46,11 @@ impl Host {
         );
         let counters = [
             ("entries_total", "Raft entries proposed", &metrics.entries),
+            (
+                "recalled_total",
+                "repeated calls that had been done",
+                &metrics.recalled,
+            ),
             (
                 "waits_total",
                 "procedures that waited for memory",

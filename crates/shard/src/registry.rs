@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use crate::call::Call;
 use crate::replica::Refusal;
-use crate::wire::{self, Answer};
+use crate::wire::{self, Answer, Reply};
 use crate::{Procedure, Query, Shard, Shards, Wire};
 
 /// Runs one kind of call.
@@ -28,8 +29,8 @@ impl Registry {
 
     #[must_use]
     pub fn procedure<P: Procedure>(self) -> Self {
-        self.add(P::NAME, |shard, procedure: P| async move {
-            shard.execute_here(procedure).await
+        self.add(P::NAME, |shard, (call, procedure): (Call, P)| async move {
+            shard.execute_here(call, procedure).await
         })
     }
 
@@ -50,10 +51,11 @@ impl Registry {
         let run: Run = Box::new(move |shard, call| {
             async move {
                 let answer = match wire::decode(&call) {
-                    Ok(call) => Answer::from(run(shard, call).await),
+                    Ok(call) => Answer::from(run(shard.clone(), call).await),
                     Err(malformed) => Answer::NotUnderstood(format!("{name}: {malformed}")),
                 };
-                wire::encode(&answer)
+                let position = shard.position();
+                wire::encode(&Reply { position, answer })
             }
             .boxed()
         });
@@ -80,7 +82,10 @@ impl Registry {
             Some(_) => format!("there is no shard {shard}"),
             None => format!("there is no {}", name.escape_debug()),
         };
-        wire::encode(&Answer::<(), ()>::NotUnderstood(why))
+        wire::encode(&Reply {
+            position: 0,
+            answer: Answer::<(), ()>::NotUnderstood(why),
+        })
     }
 }
 

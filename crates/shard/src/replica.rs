@@ -10,8 +10,11 @@
 
 mod codec;
 mod drive;
+mod effects;
+mod execute;
 mod lead;
 mod message;
+mod outcomes;
 mod read;
 mod snapshot;
 mod tail;
@@ -24,39 +27,28 @@ use std::time::Duration;
 
 use base::env::Env;
 use base::{DeviceId, ShardId};
-use bytes::Bytes;
 use device::{Kind, Record};
 use parking_lot::Mutex;
 use raft::{LogId, Persist, Raft, Ready, ReplicaId, Role};
 use tokio::sync::{Notify, oneshot};
 
+use crate::budget;
+use crate::call::RequestId;
 use crate::core::Core;
 use crate::host::Host;
 use crate::latch::{Held, Latches};
 use crate::peers::Post;
-use crate::{Error, budget};
 
 pub(crate) use codec::{LogRecord, Memo, StateRecord};
 pub(crate) use drive::apply_to;
+pub(crate) use effects::Effects;
+use lead::OUT_OF_SERVICE;
 pub(crate) use lead::{Refusal, Stand, Unseen};
 pub(crate) use message::{decode as decode_message, encode as encode_message};
+use outcomes::Outcomes;
 pub(crate) use snapshot::{SnapshotData, Spool, rows as snapshot_rows};
 pub(crate) use tail::Tail;
 use transfer::Receiving;
-
-/// The effects of one procedure, as they travel in an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Effects {
-    /// Every time that a procedure was given so far is at most this, in ticks.
-    pub(crate) time: u64,
-    pub(crate) batch: Bytes,
-}
-
-impl raft::Data for Effects {
-    fn bytes(&self) -> usize {
-        self.batch.len()
-    }
-}
 
 pub(crate) type Entry = raft::Entry<Effects>;
 pub(crate) type Message = raft::Message<Effects>;
@@ -84,6 +76,7 @@ struct State {
     raft: Raft<Effects>,
     /// Whose entries are on their way, in the order of the log.
     waiting: VecDeque<(LogId, Waiter)>,
+    outcomes: Outcomes,
     /// Questions what a read must see, by their tokens.
     asking: Vec<(u64, oneshot::Sender<Option<u64>>)>,
     /// Those who wait until an entry has been done.
@@ -105,9 +98,19 @@ struct State {
 
 /// One procedure that waits for its batch; it holds its latches until then.
 struct Waiter {
+    request: RequestId,
     held: Held,
     queued: budget::Queued,
-    done: oneshot::Sender<Result<(), Error>>,
+    done: oneshot::Sender<Fate>,
+}
+
+/// What became of an entry that was proposed.
+#[derive(Clone, Copy)]
+enum Fate {
+    Done,
+    /// Another leader's entry has its place: it never takes effect.
+    Replaced,
+    Unknown,
 }
 
 /// What wakes the replica's task.
@@ -154,6 +157,7 @@ impl Replica {
             state: Mutex::new(State {
                 raft,
                 waiting: VecDeque::new(),
+                outcomes: Outcomes::after(memo.applied.index),
                 asking: Vec::new(),
                 watching: Vec::new(),
                 tokens: 0,
@@ -194,6 +198,16 @@ impl Replica {
 
     pub(crate) fn id(&self) -> ReplicaId {
         self.state.lock().raft.id()
+    }
+
+    /// The last entry that has been done here.
+    pub(crate) fn position(&self) -> u64 {
+        self.core.position()
+    }
+
+    /// Gives memory back that is not needed any more. To be called now and then.
+    pub(crate) fn tidy(&self) {
+        self.state.lock().outcomes.tidy(self.now());
     }
 
     /// A message of another replica, which is on that device. Never waits.
@@ -303,7 +317,7 @@ fn plant(mut raft: Raft<Effects>) -> Raft<Effects> {
     match crate::Canary::planted() {
         Some(crate::Canary::AcknowledgedBeforeQuorum) => raft.plant(raft::Bug::DecidesAlone),
         Some(crate::Canary::ListFromFollower) => raft.plant(raft::Bug::ReadsAlone),
-        None => {}
+        Some(crate::Canary::RepeatExecuted) | None => {}
     }
     raft
 }
@@ -312,8 +326,8 @@ impl State {
     /// Nobody learns any more what became of the entries on their way.
     fn end(&mut self) {
         self.is_over = true;
-        for (_, waiter) in self.waiting.drain(..) {
-            waiter.finish(Err(Error::Unknown));
+        while let Some((_, waiter)) = self.waiting.pop_front() {
+            self.finish(waiter, Fate::Unknown);
         }
         self.asking.clear();
         self.watching.clear();
@@ -332,24 +346,39 @@ impl State {
         !self.is_over && self.raft.role() == Role::Leader
     }
 
-    /// Entries up to `last` have been done; `done` says whether the one of this id was among them.
-    fn done(&mut self, last: u64, done: impl Fn(LogId) -> Result<(), Error>) {
+    /// Somebody waits for an entry that was just proposed.
+    fn wait(&mut self, id: LogId, waiter: Waiter) {
+        // What an earlier reign left at this place and behind it is gone.
+        while let Some((_, gone)) = self.waiting.pop_back_if(|(at, _)| at.index >= id.index) {
+            self.finish(gone, Fate::Replaced);
+        }
+        self.outcomes.proposed(waiter.request, id.index);
+        self.waiting.push_back((id, waiter));
+    }
+
+    /// Entries up to `last` have been done; `fate` says whether the one of this id was among them.
+    fn done(&mut self, last: u64, fate: impl Fn(LogId) -> Fate) {
         while let Some((id, waiter)) = self.waiting.pop_front_if(|(id, _)| id.index <= last) {
-            waiter.finish(done(id));
+            self.finish(waiter, fate(id));
         }
         for (_, watcher) in self.watching.extract_if(.., |(index, _)| *index <= last) {
             // Who watched may be gone.
             let _ = watcher.send(());
         }
     }
+
+    fn finish(&mut self, waiter: Waiter, fate: Fate) {
+        self.outcomes.settled(&waiter.request);
+        waiter.finish(fate);
+    }
 }
 
 impl Waiter {
-    fn finish(self, result: Result<(), Error>) {
+    fn finish(self, fate: Fate) {
         // Before the answer: whoever gets it may come back for the same keys at once.
         drop(self.queued);
         drop(self.held);
         // The caller may be gone.
-        let _ = self.done.send(result);
+        let _ = self.done.send(fate);
     }
 }

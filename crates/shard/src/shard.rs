@@ -1,16 +1,20 @@
 //! What can be done with one shard.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::ShardId;
 use base::env::Env;
+use base::{DeviceId, ShardId};
 
+use crate::call::Call;
 use crate::core::Core;
 use crate::latch::Latches;
 use crate::remote;
 use crate::replica::{Refusal, Unseen};
+use crate::search::{SOON, Search};
 use crate::table::{Place, Table};
+use crate::wire;
 use crate::{Error, Execution, Procedure, Query, View};
 
 /// One shard. Cheap to clone.
@@ -19,6 +23,8 @@ pub struct Shard {
     env: Env,
     id: ShardId,
     home: Home,
+    /// Up to where the log is decided, as other nodes have said.
+    seen: Arc<AtomicU64>,
 }
 
 /// Where a shard lives.
@@ -30,23 +36,23 @@ enum Home {
     Memory(Arc<Core>, Latches),
 }
 
-/// After a question that got no answer.
-const SOON: Duration = Duration::from_millis(200);
-/// A shard without a leader gets one in this time, or is out of order for longer.
-const SEARCH_TIME_MAX: Duration = Duration::from_secs(5);
-/// Between two looks for the leader.
-const SEARCH_PAUSE: Duration = Duration::from_millis(25);
-
 impl Shard {
     pub(crate) fn replicated(env: Env, id: ShardId, table: Arc<Table>) -> Self {
-        let home = Home::Replicas(table);
-        Self { env, id, home }
+        Self {
+            env,
+            id,
+            home: Home::Replicas(table),
+            seen: Arc::default(),
+        }
     }
 
     pub(crate) fn volatile(env: Env, core: Arc<Core>) -> Self {
-        let id = core.id();
-        let home = Home::Memory(core, Latches::default());
-        Self { env, id, home }
+        Self {
+            env,
+            id: core.id(),
+            home: Home::Memory(core, Latches::default()),
+            seen: Arc::default(),
+        }
     }
 
     pub fn id(&self) -> ShardId {
@@ -56,6 +62,12 @@ impl Shard {
     /// Plans `procedure` under latches on its keys, commits what it planned and returns its output,
     /// all of it where the shard is led. On `Ok` the effects survive power loss and every later
     /// [`Shard::query`] sees them.
+    ///
+    /// A try without an answer is repeated, for up to half a minute, and has its effects once.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if no answer came, or came when nobody remembered the first try any more. After
+    /// any other nothing was done.
     ///
     /// # Cancel safety
     /// A dropped call may have committed or not, as after [`Error::Unknown`].
@@ -69,26 +81,55 @@ impl Shard {
                 return self.execute_in_memory(core, latches, &procedure).await;
             }
         };
+        let mut call = table.calls.first_try(self.position());
         let mut search = Search::new(&self.env);
         loop {
-            let answer = match table.place(self.id, search.hint.take(), search.tries) {
-                Place::Here(replica) => replica.execute(&procedure).await,
-                Place::There(device) => {
-                    let ask = remote::ask(&table.post, device, self.id, P::NAME, &procedure);
-                    tokio::select! {
-                        biased;
-                        answer = ask => answer,
-                        // It may have been done before.
-                        _ = table.replaced(self.id, device) => Err(Error::Unknown.into()),
-                    }
+            let (asked, answer) = match table.place(self.id, search.hint.take(), search.tries) {
+                Place::Here(replica) => {
+                    let answer = replica.execute(&call.as_told_here(), &procedure).await;
+                    (replica.device(), answer)
                 }
-                Place::Nowhere => return Err(missing().into()),
+                Place::There(device) => {
+                    let answer = self.execute_there(table, device, &call, &procedure).await;
+                    (device, answer)
+                }
+                Place::Nowhere => return Err(call.failed(missing()).into()),
             };
-            match answer {
-                Err(Refusal::Elsewhere(hint)) => search.on(hint).await?,
-                Err(Refusal::Failed(error)) => return Err(error),
+            let next = match answer {
                 Ok(output) => return Ok(output),
-            }
+                Err(Refusal::Elsewhere(hint)) => search.on(hint).await,
+                Err(Refusal::Forgotten(_)) if call.is_repeat => Err(Error::Unknown),
+                Err(Refusal::Forgotten(position)) => {
+                    // It did nothing, so this is the first try.
+                    call.since = position;
+                    search.on(Some(asked)).await
+                }
+                Err(Refusal::Failed(Execution::Shard(Error::Unknown))) => {
+                    call.is_repeat = true;
+                    search.again().await
+                }
+                Err(Refusal::Failed(Execution::Shard(error))) => Err(error),
+                Err(Refusal::Failed(refused)) => return Err(refused),
+            };
+            next.map_err(|error| call.failed(error))?;
+        }
+    }
+
+    /// Asks for an execution on another node, until a replica here knows that the shard is led by another one.
+    async fn execute_there<P: Procedure>(
+        &self,
+        table: &Table,
+        device: DeviceId,
+        call: &Call,
+        procedure: &P,
+    ) -> Result<P::Output, Refusal<P::Error>> {
+        let bytes = wire::encode(&(call, procedure));
+        let ask = remote::ask(table, device, self, P::NAME, bytes);
+        tokio::select! {
+            biased;
+            answer = ask => answer,
+            // It may have been done before.
+            _ = table.replaced(self.id, device) => Err(Error::Unknown.into()),
         }
     }
 
@@ -108,7 +149,7 @@ impl Shard {
             let answer = match place {
                 Place::Here(replica) => replica.query(&query).await,
                 Place::There(device) => {
-                    let ask = remote::ask(&table.post, device, self.id, Q::NAME, &query);
+                    let ask = remote::ask(table, device, self, Q::NAME, wire::encode(&query));
                     tokio::select! {
                         biased;
                         answer = ask => answer,
@@ -121,6 +162,8 @@ impl Shard {
             };
             match answer.map_err(|refusal| refusal.map(unchanged)) {
                 Err(Refusal::Elsewhere(hint)) => search.on(hint).await?,
+                // Not an answer to a query.
+                Err(Refusal::Forgotten(_)) => search.on(None).await?,
                 // Asking again does no harm.
                 Err(Refusal::Failed(Execution::Shard(Error::Unavailable { .. })))
                     if search.is_worth_it() =>
@@ -136,11 +179,12 @@ impl Shard {
     /// As [`Shard::execute`], if the shard is led here.
     pub(crate) async fn execute_here<P: Procedure>(
         &self,
+        call: Call,
         procedure: P,
     ) -> Result<P::Output, Refusal<P::Error>> {
         match &self.home {
             Home::Replicas(table) => match table.leader(self.id) {
-                Some(replica) => replica.execute(&procedure).await,
+                Some(replica) => replica.execute(&call, &procedure).await,
                 None => Err(self.elsewhere(table)),
             },
             Home::Memory(core, latches) => {
@@ -165,6 +209,22 @@ impl Shard {
                 query.answer(&view).map_err(Refusal::Failed)
             }
         }
+    }
+
+    /// An entry that is decided, as late as this node knows one.
+    pub(crate) fn position(&self) -> u64 {
+        match &self.home {
+            Home::Replicas(table) => {
+                let seen = self.seen.load(Ordering::Relaxed);
+                table.position(self.id).max(seen)
+            }
+            Home::Memory(..) => 0,
+        }
+    }
+
+    /// Another node has said that this entry is decided.
+    pub(crate) fn saw(&self, position: u64) {
+        self.seen.fetch_max(position, Ordering::Relaxed);
     }
 
     fn elsewhere<E>(&self, table: &Table) -> Refusal<E> {
@@ -237,43 +297,6 @@ fn unchanged<E>(error: Execution<E>) -> Execution<E> {
     match error {
         Execution::Shard(Error::Unknown) => Error::Unavailable { retry_in: SOON }.into(),
         other => other,
-    }
-}
-
-/// Looking for the leader of a shard.
-struct Search<'a> {
-    env: &'a Env,
-    until: Duration,
-    hint: Option<base::DeviceId>,
-    tries: usize,
-}
-
-impl<'a> Search<'a> {
-    fn new(env: &'a Env) -> Self {
-        Self {
-            env,
-            until: env.clock.monotonic() + SEARCH_TIME_MAX,
-            hint: None,
-            tries: 0,
-        }
-    }
-
-    fn is_worth_it(&self) -> bool {
-        self.env.clock.monotonic() < self.until
-    }
-
-    /// The one that was asked does not lead; `hint` may.
-    async fn on(&mut self, hint: Option<base::DeviceId>) -> Result<(), Error> {
-        if !self.is_worth_it() {
-            return Err(Error::Unavailable { retry_in: SOON });
-        }
-        self.tries += 1;
-        // The first hint is usually right; after that somebody is being elected.
-        if hint.is_none() || self.tries > 1 {
-            tokio::time::sleep(SEARCH_PAUSE).await;
-        }
-        self.hint = hint;
-        Ok(())
     }
 }
 

@@ -87,7 +87,7 @@ impl Shards {
         config: Config,
         outside: Option<Arc<dyn Peers>>,
     ) -> Result<Self, device::Error> {
-        let table = Table::new(Post::new(outside));
+        let table = Table::new(env, Post::new(outside));
         let mut hosts = BTreeMap::new();
         let mut flushers = Vec::new();
         for device in devices {
@@ -138,7 +138,7 @@ impl Shards {
     /// Shards of which none has a replica on this node.
     #[cfg(test)]
     pub(crate) fn elsewhere(env: &Env, count: u16, outside: Arc<dyn Peers>) -> Self {
-        let table = Table::new(Post::new(Some(outside)));
+        let table = Table::new(env, Post::new(Some(outside)));
         let shard = |id| Shard::replicated(env.clone(), ShardId(id), table.clone());
         Self::without_replicas(env, (0..count).map(shard).collect())
     }
@@ -147,7 +147,7 @@ impl Shards {
         Self {
             env: env.clone(),
             shards,
-            table: Table::new(Post::new(None)),
+            table: Table::new(env, Post::new(None)),
             hosts: BTreeMap::new(),
             flushers: Vec::new(),
         }
@@ -348,6 +348,13 @@ impl Shards {
     pub(crate) fn memory_bytes(&self) -> u64 {
         let active = self.hosts.values().map(|host| host.budget().active_bytes());
         active.sum()
+    }
+
+    /// Calls that were answered from memory.
+    #[cfg(test)]
+    pub(crate) fn recalled(&self) -> u64 {
+        let hosts = self.hosts.values();
+        hosts.map(|host| host.metrics().recalled.get()).sum()
     }
 
     /// Ends the shards as if the process were killed: nothing is flushed.

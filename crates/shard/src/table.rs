@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::env::Env;
 use base::{DeviceId, ShardId};
 use parking_lot::RwLock;
 
+use crate::call::Calls;
 use crate::peers::Post;
 use crate::replica::Replica;
 
@@ -15,6 +17,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Table {
     pub(crate) post: Arc<Post>,
+    pub(crate) calls: Calls,
     replicas: RwLock<BTreeMap<ShardId, Vec<Arc<Replica>>>>,
 }
 
@@ -27,9 +30,10 @@ pub(crate) enum Place {
 }
 
 impl Table {
-    pub(crate) fn new(post: Arc<Post>) -> Arc<Self> {
+    pub(crate) fn new(env: &Env, post: Arc<Post>) -> Arc<Self> {
         Arc::new(Self {
             post,
+            calls: Calls::new(env),
             replicas: RwLock::default(),
         })
     }
@@ -108,6 +112,14 @@ impl Table {
             Some(replica) => Place::Here(replica),
             None => self.place(shard, None, 0),
         }
+    }
+
+    /// The last entry of the shard that is done here, by any replica; 0 if there is none.
+    pub(crate) fn position(&self, shard: ShardId) -> u64 {
+        let replicas = self.replicas.read();
+        let here = replicas.get(&shard).map(Vec::as_slice);
+        let positions = here.unwrap_or_default().iter().map(|one| one.position());
+        positions.max().unwrap_or_default()
     }
 
     /// Who leads the shard as far as the replicas here know.

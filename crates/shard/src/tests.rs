@@ -4,13 +4,16 @@ mod concurrent;
 mod crash;
 mod damage;
 mod model;
+mod repeats;
 mod replicas;
 mod space;
 
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use base::env::Env;
+use base::env::{Clock, Env};
 use base::{DeviceId, ShardId, Timestamp};
 use device::{Device, Identity};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -33,7 +36,7 @@ impl World {
             env: Env::real(),
             config: Config {
                 // Tests flush when they want to.
-                flush_interval: std::time::Duration::from_secs(60),
+                flush_interval: Duration::from_secs(60),
                 log_file_bytes: Some(1 << 20),
                 memtable_bytes: None,
             },
@@ -84,6 +87,28 @@ impl World {
             devices.push(self.free_device(i).await);
         }
         Shards::open(&self.env, devices, self.count, self.config.clone(), None).await
+    }
+}
+
+/// A clock that goes as tokio's, which a test may pause.
+pub(crate) struct TokioClock(tokio::time::Instant);
+
+impl TokioClock {
+    pub(crate) fn env() -> Env {
+        Env {
+            clock: Arc::new(Self(tokio::time::Instant::now())),
+            ..Env::real()
+        }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1 + self.monotonic().as_secs())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
@@ -184,7 +209,7 @@ impl SimWorld {
 
     fn config() -> Config {
         Config {
-            flush_interval: std::time::Duration::from_secs(60),
+            flush_interval: Duration::from_secs(60),
             log_file_bytes: Some(256 << 10),
             memtable_bytes: None,
         }

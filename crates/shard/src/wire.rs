@@ -12,7 +12,15 @@ use crate::replica::Refusal;
 use crate::{Error, Execution};
 
 /// The first byte of every call and answer.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// What is answered to a call.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Reply<T, E> {
+    /// An entry of the shard that is decided, or 0.
+    pub(crate) position: u64,
+    pub(crate) answer: Answer<T, E>,
+}
 
 /// What came of a call.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +32,8 @@ pub(crate) enum Answer<T, E> {
     NotUnderstood(String),
     /// Nothing was done: the shard is not led here, but perhaps on this device.
     Elsewhere(Option<DeviceId>),
+    /// Nothing was done: whether an earlier try was is not remembered. This entry is decided.
+    Forgotten(u64),
 }
 
 impl<T, E> From<Result<T, Refusal<E>>> for Answer<T, E> {
@@ -33,6 +43,7 @@ impl<T, E> From<Result<T, Refusal<E>>> for Answer<T, E> {
             Err(Refusal::Failed(Execution::Refused(error))) => Self::Refused(error),
             Err(Refusal::Failed(Execution::Shard(error))) => Self::Failed(error),
             Err(Refusal::Elsewhere(hint)) => Self::Elsewhere(hint),
+            Err(Refusal::Forgotten(position)) => Self::Forgotten(position),
         }
     }
 }

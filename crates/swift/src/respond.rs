@@ -69,7 +69,8 @@ impl From<namespace::Error> for Refusal {
                 let secs = retry_in.as_secs().max(1);
                 Self::new(StatusCode::SERVICE_UNAVAILABLE).with(header::RETRY_AFTER, secs.into())
             }
-            Error::Unknown => Self::new(StatusCode::SERVICE_UNAVAILABLE),
+            Error::Unknown => Self::because(StatusCode::SERVICE_UNAVAILABLE, UNKNOWN)
+                .with(header::RETRY_AFTER, 1_u64.into()),
             Error::Damaged(what) => {
                 tracing::error!(what, "stored data is damaged");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR)
@@ -77,6 +78,9 @@ impl From<namespace::Error> for Refusal {
         }
     }
 }
+
+/// What tells this 503 from those after which nothing has happened.
+const UNKNOWN: &str = "It is not known whether this was done: look, or do it again.";
 
 static HTML: HeaderValue = HeaderValue::from_static("text/html; charset=UTF-8");
 
@@ -143,6 +147,13 @@ fn explanation(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_outcome_is_said_to_be_one() {
+        let answer = Refusal::from(namespace::Error::Unknown).into_response();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+    }
 
     #[test]
     fn every_refusal_explains_itself() {

@@ -34,6 +34,10 @@ pub(super) fn env(real: Env) -> Env {
             shard::Canary::ListFromFollower.plant();
             return real;
         }
+        Ok("repeat-executed") => {
+            shard::Canary::RepeatExecuted.plant();
+            return real;
+        }
         Ok("epoch-unchecked") => {
             chunks::Canary::EpochUnchecked.plant();
             return real;

@@ -47,7 +47,7 @@ fn device_config() -> device::Config {
     }
 }
 
-fn shards_config() -> shard::Config {
+pub(super) fn shards_config() -> shard::Config {
     shard::Config {
         // Small, so that flushes and recycled files happen.
         memtable_bytes: Some(256 << 10),

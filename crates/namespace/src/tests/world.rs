@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, Shards, View};
 use testkit::SimClock;
 
-use super::disk::{End, OnDisk};
+use super::disk::{End, OnDisk, shards_config};
 use crate::check::{self, Record, Report};
 use crate::garbage::Collector;
 use crate::{
@@ -144,6 +144,18 @@ impl World {
             ..self.config.clone()
         };
         open(&self.env, &self.shards, storages(&self.devices), &config).await
+    }
+
+    /// From now on the namespace is that of a node that has no shards, only these peers.
+    pub(crate) async fn use_through(&mut self, peers: Arc<dyn shard::Peers>) {
+        let devices = Vec::new();
+        let found = self.shards.get(ShardId::CONTROL).execute(Found { devices });
+        let map = Current::new(found.await.unwrap());
+        let (env, config) = (&self.env, shards_config());
+        let far = Shards::open(env, Vec::new(), SHARDS, config, Some(peers));
+        let far = Arc::new(far.await.unwrap());
+        let chunks = chunks::here(storages(&self.devices));
+        self.namespace = Namespace::open(env.clone(), far, map, chunks, self.config.clone());
     }
 
     /// Stops the namespace and starts another one on what is stored.

@@ -84,6 +84,7 @@ impl Host {
             return Err(error.clone());
         }
         self.note_space(false);
+        self.replicas().iter().for_each(|replica| replica.tidy());
         if flushed? {
             let took = clock.monotonic() - started;
             self.metrics.flush_duration.observe(took);

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::call::RequestId;
+use crate::tests::TokioClock;
 use crate::{Batch, Error, Execution, Latch, Peers, View};
 
 /// Sets a key, or refuses to.
@@ -98,7 +100,7 @@ fn far(
     answer: impl Fn(DeviceId, ShardId, &'static str, Bytes) -> Answered + Send + Sync + 'static,
 ) -> Shards {
     let devices = vec![DeviceId(1), DeviceId(2)];
-    Shards::elsewhere(&Env::real(), 2, Arc::new(Far { devices, answer }))
+    Shards::elsewhere(&TokioClock::env(), 2, Arc::new(Far { devices, answer }))
 }
 
 /// Shards in the same process, through their wire forms.
@@ -113,6 +115,25 @@ fn near(registry: Registry, here: Shards) -> Shards {
 /// Every call has this answer.
 fn answers(answer: Result<Bytes, Error>) -> Shards {
     far(move |_, _, _, _| std::future::ready(answer.clone()).boxed())
+}
+
+fn reply<T: Wire, E: Wire>(answer: Answer<T, E>) -> Bytes {
+    let position = 300;
+    wire::encode(&Reply { position, answer })
+}
+
+/// The first try of a call.
+fn first_try(procedure: Set) -> (Call, Set) {
+    let request = RequestId {
+        origin: 1,
+        number: 2,
+    };
+    let call = Call {
+        request,
+        is_repeat: false,
+        since: 300,
+    };
+    (call, procedure)
 }
 
 fn set(value: Option<&'static str>) -> Set {
@@ -141,7 +162,7 @@ async fn a_shard_elsewhere_is_used_as_one_that_is_here() {
     assert!(shard.view().await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_failure_of_a_shard_arrives() {
     let retry_in = Duration::new(3, 7);
     let all = [
@@ -151,8 +172,7 @@ async fn every_failure_of_a_shard_arrives() {
         Error::Damaged("k".to_owned()),
     ];
     for error in all {
-        let answer = wire::encode(&Answer::<(), ()>::Failed(error.clone()));
-        let far = answers(Ok(answer));
+        let far = answers(Ok(reply(Answer::<(), ()>::Failed(error.clone()))));
         let failed = far.get(ShardId(0)).execute(set(None)).await;
         assert_eq!(failed, Err(Execution::Shard(error.clone())));
     }
@@ -185,7 +205,7 @@ async fn the_leader_is_looked_for() {
                     }),
                     (_, 2) => {
                         let elsewhere = Answer::<(), ()>::Elsewhere(Some(DeviceId(7)));
-                        Ok(wire::encode(&elsewhere))
+                        Ok(reply(elsewhere))
                     }
                     _ => Ok(here.0.call(&here.1, shard, name, call).await),
                 }
@@ -201,9 +221,9 @@ async fn the_leader_is_looked_for() {
     assert_eq!(*asked.lock(), [1, 2, 7]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
-    for bytes in ["", "\u{1}", "\u{2}\u{0}\u{0}", "\u{1}\u{9}"] {
+    for bytes in ["", "\u{2}", "\u{1}\u{0}\u{0}\u{0}", "\u{2}\u{0}\u{9}"] {
         let far = answers(Ok(bytes.into()));
         let failed = far.get(ShardId(0)).execute(set(None)).await;
         assert_eq!(failed, Err(Error::Unknown.into()), "{bytes:?}");
@@ -215,9 +235,9 @@ async fn an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
 async fn what_is_not_understood_is_refused_and_not_run() {
     let here = Shards::volatile(&Env::real(), 1);
     let registry = registry();
-    let good = wire::encode(&set(Some("v")));
+    let good = wire::encode(&first_try(set(Some("v"))));
     let longer: Bytes = [&good[..], &[0]].concat().into();
-    let later: Bytes = [&[2], &good[1..]].concat().into();
+    let later: Bytes = [&[3], &good[1..]].concat().into();
     let calls = [
         (ShardId(0), "unset", good.clone()),
         (ShardId(1), "set", good.clone()),
@@ -228,9 +248,9 @@ async fn what_is_not_understood_is_refused_and_not_run() {
     ];
     for (shard, name, call) in calls {
         let answer = registry.call(&here, shard, name, call.clone()).await;
-        let answer: Answer<Timestamp, String> = wire::decode(&answer).unwrap();
+        let reply: Reply<Timestamp, String> = wire::decode(&answer).unwrap();
         assert!(
-            matches!(answer, Answer::NotUnderstood(_)),
+            matches!(reply.answer, Answer::NotUnderstood(_)),
             "{name} {call:?}"
         );
     }
@@ -248,40 +268,120 @@ fn a_name_is_given_once() {
     let _ = registry().query::<Get>();
 }
 
-/// The form of version 1, as docs/formats/call.md has it.
+/// The form of version 2, as docs/formats/call.md has it.
 #[test]
 fn calls_and_answers_are_as_they_were() {
-    assert_eq!(&wire::encode(&set(Some("v")))[..], b"\x01\x01k\x01\x01v");
-    let done = Answer::<_, ()>::Done(Some(300u64));
-    assert_eq!(&wire::encode(&done)[..], b"\x01\x00\x01\xac\x02");
-    let refused = Answer::<(), _>::Refused(7u64);
-    assert_eq!(&wire::encode(&refused)[..], b"\x01\x01\x07");
+    let call = wire::encode(&first_try(set(Some("v"))));
+    assert_eq!(&call[..], b"\x02\x01\x02\x00\xac\x02\x01k\x01\x01v");
+    assert_eq!(&wire::encode(&get())[..], b"\x02\x01k");
+    let done = reply(Answer::<_, ()>::Done(Some(300u64)));
+    assert_eq!(&done[..], b"\x02\xac\x02\x00\x01\xac\x02");
+    let refused = reply(Answer::<(), _>::Refused(7u64));
+    assert_eq!(&refused[..], b"\x02\xac\x02\x01\x07");
     let retry_in = Duration::new(2, 5);
     let all = [
         (
             Error::Unavailable { retry_in },
-            &b"\x01\x02\x00\x02\x05"[..],
+            &b"\x02\xac\x02\x02\x00\x02\x05"[..],
         ),
-        (Error::OutOfSpace, b"\x01\x02\x01"),
-        (Error::Unknown, b"\x01\x02\x02"),
-        (Error::Damaged("k".to_owned()), b"\x01\x02\x03\x01k"),
+        (Error::OutOfSpace, b"\x02\xac\x02\x02\x01"),
+        (Error::Unknown, b"\x02\xac\x02\x02\x02"),
+        (Error::Damaged("k".to_owned()), b"\x02\xac\x02\x02\x03\x01k"),
     ];
     for (error, bytes) in all {
-        let answer = wire::encode(&Answer::<(), ()>::Failed(error));
-        assert_eq!(&answer[..], bytes);
+        assert_eq!(&reply(Answer::<(), ()>::Failed(error))[..], bytes);
     }
-    let not = Answer::<(), ()>::NotUnderstood("k".to_owned());
-    assert_eq!(&wire::encode(&not)[..], b"\x01\x03\x01k");
+    let not = reply(Answer::<(), ()>::NotUnderstood("k".to_owned()));
+    assert_eq!(&not[..], b"\x02\xac\x02\x03\x01k");
+    let forgotten = reply(Answer::<(), ()>::Forgotten(7));
+    assert_eq!(&forgotten[..], b"\x02\xac\x02\x05\x07");
+}
+
+/// A call is tried anew if it did nothing, and again if nobody knows.
+#[tokio::test(start_paused = true)]
+async fn each_try_says_what_is_known_of_those_before() {
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let shards = {
+        let seen = seen.clone();
+        far(move |_, _, _, call| {
+            let (call, _): (Call, Set) = wire::decode(&call).unwrap();
+            seen.lock().push(call);
+            let answer = match seen.lock().len() {
+                1 => Ok(reply(Answer::<(), ()>::Elsewhere(None))),
+                2 => Ok(reply(Answer::<(), ()>::Forgotten(500))),
+                3 => Err(Error::Unknown),
+                4 => Ok(reply(Answer::<(), ()>::Elsewhere(None))),
+                // It did nothing, but the third may have.
+                _ => Ok(reply(Answer::<(), ()>::Failed(Error::OutOfSpace))),
+            };
+            std::future::ready(answer).boxed()
+        })
+    };
+    let shard = shards.get(ShardId(0));
+    let failed = shard.execute(set(Some("v"))).await;
+    assert_eq!(failed, Err(Error::Unknown.into()));
+    let seen = std::mem::take(&mut *seen.lock());
+    let said: Vec<_> = seen.iter().map(|c| (c.is_repeat, c.since)).collect();
+    let expected = [
+        (false, 0),
+        (false, 0),
+        (false, 500),
+        (true, 500),
+        (true, 500),
+    ];
+    assert_eq!(said, expected);
+    assert!(seen.iter().all(|call| call.request == seen[0].request));
+    // What an answer said, the next call knows.
+    assert_eq!(shard.position(), 300);
+}
+
+/// Nobody remembers: then the outcome stays unknown, and nothing is executed.
+#[tokio::test(start_paused = true)]
+async fn a_repetition_that_nobody_remembers_is_the_last() {
+    let tries = Arc::new(parking_lot::Mutex::new(0));
+    let shards = {
+        let tries = tries.clone();
+        far(move |_, _, _, _| {
+            *tries.lock() += 1;
+            let answer = match *tries.lock() {
+                1 => Err(Error::Unknown),
+                _ => Ok(reply(Answer::<(), ()>::Forgotten(500))),
+            };
+            std::future::ready(answer).boxed()
+        })
+    };
+    let failed = shards.get(ShardId(0)).execute(set(Some("v"))).await;
+    assert_eq!(failed, Err(Error::Unknown.into()));
+    assert_eq!(*tries.lock(), 2);
+}
+
+/// Half a minute, and some hundred tries.
+#[tokio::test(start_paused = true)]
+async fn repetitions_have_an_end() {
+    let tries = Arc::new(parking_lot::Mutex::new(0));
+    let shards = {
+        let tries = tries.clone();
+        far(move |_, _, _, _| {
+            *tries.lock() += 1;
+            std::future::ready(Err(Error::Unknown)).boxed()
+        })
+    };
+    let started = tokio::time::Instant::now();
+    let failed = shards.get(ShardId(0)).execute(set(Some("v"))).await;
+    assert_eq!(failed, Err(Error::Unknown.into()));
+    let took = started.elapsed().as_secs();
+    assert!((30..32).contains(&took), "{took}");
+    assert!((50..100).contains(&*tries.lock()), "{}", tries.lock());
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_a_call_or_an_error(mut bytes: Vec<u8>, versioned: bool) {
         if versioned && let Some(first) = bytes.first_mut() {
-            *first = 1;
+            *first = 2;
         }
-        let _ = wire::decode::<Set>(&bytes);
-        let _ = wire::decode::<Answer<Option<Bytes>, String>>(&bytes);
-        let _ = wire::decode::<Answer<Vec<u64>, Error>>(&bytes);
+        let _ = wire::decode::<(Call, Set)>(&bytes);
+        let _ = wire::decode::<Reply<Option<Bytes>, String>>(&bytes);
+        let _ = wire::decode::<Reply<Vec<u64>, Error>>(&bytes);
     }
 }

@@ -10,8 +10,11 @@ use raft::{Ballot, LogId, Membership, Payload, ReplicaId};
 use super::{Effects, Entry};
 use crate::Error;
 use crate::batch::split;
+use crate::call::RequestId;
 
+/// Of a state and a memo.
 const VERSION: u8 = 1;
+const ENTRY_VERSION: u8 = 2;
 
 const BLANK: u8 = 0;
 const EFFECTS: u8 = 1;
@@ -26,8 +29,8 @@ pub(crate) enum LogRecord {
     Cut(u64),
 }
 
-/// Version, kind, term, index, and the time of effects.
-const HEAD_BYTES: usize = 26;
+/// Version, kind, term and index; and of effects the time, the id of the call and the length of its outcome.
+const HEAD_BYTES: usize = 46;
 
 impl LogRecord {
     /// In pieces, so that the batch is not copied.
@@ -37,7 +40,11 @@ impl LogRecord {
             Payload::Data(effects) => {
                 let mut head = head(EFFECTS, entry.id);
                 head.put_u64_le(effects.time);
-                vec![head.freeze(), effects.batch.clone()]
+                head.put_u64_le(effects.request.origin);
+                head.put_u64_le(effects.request.number);
+                let outcome = &effects.outcome;
+                head.put_u32_le(u32::try_from(outcome.len()).expect("an outcome is short"));
+                vec![head.freeze(), effects.batch.clone(), outcome.clone()]
             }
             Payload::Membership(membership) => {
                 let mut head = head(MEMBERSHIP, entry.id);
@@ -56,14 +63,17 @@ impl LogRecord {
     }
 
     pub(crate) fn decode(mut body: Bytes) -> Result<Self, Error> {
+        let version = body.first().copied();
+        if let Some(version) = version.filter(|version| *version != ENTRY_VERSION) {
+            return Err(Error::Damaged(format!(
+                "an entry in the log has format {version}, this program knows {ENTRY_VERSION}"
+            )));
+        }
         let decoded = get_head(&mut body).and_then(|(kind, id)| {
             let payload = match kind {
                 CUT => return Some(Self::Cut(id.index)),
                 BLANK => Payload::Blank,
-                EFFECTS => Payload::Data(Effects {
-                    time: body.try_get_u64_le().ok()?,
-                    batch: std::mem::take(&mut body),
-                }),
+                EFFECTS => Payload::Data(get_effects(&mut body)?),
                 MEMBERSHIP => Payload::Membership(get_membership(&mut body)?),
                 _ => return None,
             };
@@ -77,18 +87,35 @@ impl LogRecord {
 
 fn head(kind: u8, id: LogId) -> BytesMut {
     let mut out = BytesMut::with_capacity(HEAD_BYTES);
-    out.put_u8(VERSION);
+    out.put_u8(ENTRY_VERSION);
     out.put_u8(kind);
     put_log_id(&mut out, id);
     out
 }
 
 fn get_head(body: &mut Bytes) -> Option<(u8, LogId)> {
-    if body.try_get_u8().ok()? != VERSION {
+    if body.try_get_u8().ok()? != ENTRY_VERSION {
         return None;
     }
     let kind = body.try_get_u8().ok()?;
     Some((kind, get_log_id(body)?))
+}
+
+fn get_effects(body: &mut Bytes) -> Option<Effects> {
+    let time = body.try_get_u64_le().ok()?;
+    let request = RequestId {
+        origin: body.try_get_u64_le().ok()?,
+        number: body.try_get_u64_le().ok()?,
+    };
+    let outcome_bytes = body.try_get_u32_le().ok()? as usize;
+    let batch_bytes = body.len().checked_sub(outcome_bytes)?;
+    let batch = split(body, batch_bytes)?;
+    Some(Effects {
+        time,
+        request,
+        batch,
+        outcome: std::mem::take(body),
+    })
 }
 
 pub(super) fn put_log_id(out: &mut BytesMut, id: LogId) {
@@ -271,15 +298,39 @@ mod tests {
         Membership::from_parts(parts.0, parts.1, parts.2).unwrap()
     }
 
+    fn effects() -> Effects {
+        Effects {
+            time: 77,
+            request: RequestId {
+                origin: 8,
+                number: 9,
+            },
+            batch: "batch".into(),
+            outcome: "outcome".into(),
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_version_is_refused_by_name() {
+        let blank = Payload::Blank;
+        let entry = Entry {
+            id: ID,
+            payload: blank,
+        };
+        let mut body = LogRecord::encode_entry(&entry).concat();
+        body[0] = 1;
+        let refused = LogRecord::decode(body.into()).unwrap_err().to_string();
+        assert!(
+            refused.contains("format 1, this program knows 2"),
+            "{refused}"
+        );
+    }
+
     #[test]
     fn entries_read_as_they_were_written() {
-        let effects = Effects {
-            time: 77,
-            batch: "batch".into(),
-        };
         let payloads = [
             Payload::Blank,
-            Payload::Data(effects),
+            Payload::Data(effects()),
             Payload::Membership(membership()),
         ];
         for payload in payloads {
@@ -325,10 +376,6 @@ mod tests {
     /// One line for each sample: what it is, and its bytes in hexadecimal. `BLESS=1` rewrites the file.
     #[test]
     fn the_formats_stay() {
-        let effects = Effects {
-            time: 77,
-            batch: "batch".into(),
-        };
         let entry = |payload| LogRecord::encode_entry(&Entry { id: ID, payload }).concat();
         let state = StateRecord {
             replica: ReplicaId(4),
@@ -345,7 +392,7 @@ mod tests {
         };
         let samples = [
             ("blank", entry(Payload::Blank)),
-            ("effects", entry(Payload::Data(effects))),
+            ("effects", entry(Payload::Data(effects()))),
             ("membership", entry(Payload::Membership(membership()))),
             ("cut", LogRecord::encode_cut(8).concat()),
             ("state", state.encode().to_vec()),
@@ -356,7 +403,7 @@ mod tests {
             .iter()
             .map(|(name, bytes)| format!("{name} {}\n", hex(bytes)));
         let text: String = lines.collect();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/replica-1.txt");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/replica-2.txt");
         if std::env::var_os("BLESS").is_some() {
             #[expect(clippy::disallowed_methods, reason = "a file of the repository")]
             std::fs::write(path, &text).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use raft::{LogId, Payload};
 
-use super::{Entry, Replica};
+use super::{Entry, Fate, Replica};
 use crate::Error;
 use crate::core::Core;
 
@@ -87,23 +87,27 @@ impl Replica {
         let grown = applied.map_err(|_| Error::Damaged("a panic while applying".into()))??;
         self.host.grew(grown);
         let first = entries[0].id.index;
-        let done = |id: LogId| {
+        let fate = |id: LogId| {
             let place = usize::try_from(id.index - first).unwrap_or(usize::MAX);
             match entries.get(place).is_some_and(|entry| entry.id == id) {
-                true => Ok(()),
-                // Another leader's entry is in its place.
-                false => Err(Error::Unavailable {
-                    retry_in: Duration::from_millis(100),
-                }),
+                true => Fate::Done,
+                false => Fate::Replaced,
             }
         };
+        let now = self.now();
         let mut state = self.state.lock();
         state.raft.set_applied(last);
+        for Entry { id, payload } in &entries {
+            if let Payload::Data(effects) = payload {
+                let (request, outcome) = (effects.request, &effects.outcome);
+                state.outcomes.done(id.index, request, outcome, now);
+            }
+        }
         if state.in_tree >= last {
             // A flush was faster than we.
             self.let_go(&mut state);
         }
-        state.done(last, done);
+        state.done(last, fate);
         // It may rule from now on.
         self.act(&mut state);
         Ok(state.raft.commit() > last)

@@ -1,25 +1,23 @@
-//! What a leader does for its callers: execute procedures, answer queries.
+//! What a leader does for its callers beside executing procedures: it proves that it leads, answers queries, hands over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::DeviceId;
-use bytes::Bytes;
-use device::Purpose;
 use raft::{Refused, ReplicaId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::Instrument as _;
 
-use super::{Effects, Replica, Waiter};
-use crate::latch::Held;
-use crate::{Error, Execution, Led, Procedure, Query, View};
+use super::Replica;
+use crate::{Error, Execution, Led, Query, View};
 
 /// Why a replica did not do what it was asked for.
 pub(crate) enum Refusal<E> {
     /// It does not lead. Nothing was done; this one may lead.
     Elsewhere(Option<DeviceId>),
+    /// Nothing was done, since an earlier try may have been: that is not remembered. This entry is decided.
+    Forgotten(u64),
     Failed(Execution<E>),
 }
 
@@ -27,6 +25,7 @@ impl<E> Refusal<E> {
     pub(crate) fn map(self, change: impl FnOnce(Execution<E>) -> Execution<E>) -> Self {
         match self {
             Self::Elsewhere(hint) => Self::Elsewhere(hint),
+            Self::Forgotten(position) => Self::Forgotten(position),
             Self::Failed(error) => Self::Failed(change(error)),
         }
     }
@@ -75,11 +74,8 @@ const LEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// A quorum that does not answer in this time had better be asked again.
 const PROOF_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// An append to another node holds up to 256 KiB and one entry more, and must fit a message of 1 MiB.
-const ENTRY_BYTES_MAX: usize = 512 << 10;
-
 /// What went wrong here does not mend itself.
-const OUT_OF_SERVICE: Error = Error::Unavailable {
+pub(super) const OUT_OF_SERVICE: Error = Error::Unavailable {
     retry_in: Duration::from_secs(30),
 };
 
@@ -92,12 +88,15 @@ impl Replica {
     /// The device of the replica that leads, as far as this one knows.
     pub(crate) fn leader(&self) -> Option<DeviceId> {
         let state = self.state.lock();
+        if state.is_over {
+            return None;
+        }
         let leader = state.raft.leader()?;
         state.raft.membership().device(leader)
     }
 
     /// The term in which this replica may decide.
-    async fn lead(&self) -> Result<u64, Elsewhere> {
+    pub(super) async fn lead(&self) -> Result<u64, Elsewhere> {
         let watcher = {
             let mut state = self.state.lock();
             if let Some(term) = state.raft.leads().filter(|_| !state.is_over) {
@@ -125,7 +124,7 @@ impl Replica {
 
     /// Proves that this replica leads, and waits until all that was acknowledged before the call has been
     /// done here. Gives the term.
-    async fn prove(self: &Arc<Self>) -> Result<u64, Elsewhere> {
+    pub(super) async fn prove(self: &Arc<Self>) -> Result<u64, Elsewhere> {
         let term = self.lead().await?;
         if self.rules.load(Ordering::Acquire) {
             return Ok(term);
@@ -141,14 +140,6 @@ impl Replica {
             Some(now) if now == term && state.raft.applied() >= index => Ok(term),
             _ => Err(self.elsewhere(&state)),
         }
-    }
-
-    /// Commits what may be no batch at all.
-    #[cfg(test)]
-    pub(crate) async fn commit_bytes(self: &Arc<Self>, bytes: Bytes) -> Result<(), Refusal<()>> {
-        let term = self.lead().await?;
-        let held = self.latches.hold(Vec::new()).await;
-        self.commit(term, bytes, Purpose::Grow, held).await
     }
 
     /// Proof that this replica leads, in which term.
@@ -170,7 +161,7 @@ impl Replica {
     }
 
     /// The only voter answers reads also when its log has failed: nobody else can know more.
-    fn outlives_its_log(&self) -> bool {
+    pub(super) fn outlives_its_log(&self) -> bool {
         self.signal.has_failed.load(Ordering::Acquire) && self.state.lock().raft.is_only_voter()
     }
 
@@ -180,95 +171,6 @@ impl Replica {
     ) -> Result<Q::Output, Refusal<Q::Error>> {
         let view = self.view().await?;
         query.answer(&view).map_err(Refusal::Failed)
-    }
-
-    pub(crate) async fn execute<P: Procedure>(
-        self: &Arc<Self>,
-        procedure: &P,
-    ) -> Result<P::Output, Refusal<P::Error>> {
-        if self.signal.has_failed.load(Ordering::Acquire) {
-            // The device says why, if it knows.
-            self.host.admit(0, Purpose::Reclaim).await?;
-            return Err(OUT_OF_SERVICE.into());
-        }
-        let term = self.lead().await?;
-        self.host.room().await?;
-        let held = self.latches.hold(procedure.latches()).await;
-        let planned = {
-            let view = self.core.view()?;
-            procedure.plan(self.core.tick(self.env.clock.now()), &view)
-        };
-        let (batch, output) = match planned {
-            Ok((batch, output)) if !batch.is_empty() => (batch, output),
-            // What changes nothing is an answer like that to a query: was it true?
-            decided => {
-                if !self.rules.load(Ordering::Acquire) && self.prove().await? != term {
-                    return Err(Refusal::Elsewhere(None));
-                }
-                return decided.map(|(_, output)| output).map_err(Refusal::Failed);
-            }
-        };
-        let purpose = match batch.grows() {
-            true => Purpose::Grow,
-            false => Purpose::Reclaim,
-        };
-        self.commit(term, batch.encode(), purpose, held).await?;
-        Ok(output)
-    }
-
-    /// Commits a batch that was planned in `term`; the latches are held until it is done, also if this call
-    /// is dropped.
-    async fn commit<E>(
-        self: &Arc<Self>,
-        term: u64,
-        batch: Bytes,
-        purpose: Purpose,
-        held: Held,
-    ) -> Result<(), Refusal<E>> {
-        if batch.len() > ENTRY_BYTES_MAX {
-            tracing::error!(bytes = batch.len(), "a batch is too large for a message");
-            return Err(Error::OutOfSpace.into());
-        }
-        self.host.admit(batch.len() as u64, purpose).await?;
-        let started = self.now();
-        let (done, result) = oneshot::channel();
-        let waiter = Waiter {
-            held,
-            queued: self.host.budget().queue(batch.len() as u64),
-            done,
-        };
-        self.propose(term, batch, waiter)?;
-        let span = tracing::trace_span!("commit", shard = %self.shard(), term);
-        let result = result.instrument(span).await;
-        let result = result.unwrap_or(Err(Error::Unknown));
-        let metrics = self.host.metrics();
-        metrics.commit_duration.observe(self.now() - started);
-        Ok(result?)
-    }
-
-    fn propose(self: &Arc<Self>, term: u64, batch: Bytes, waiter: Waiter) -> Result<(), Elsewhere> {
-        let mut state = self.state.lock();
-        if state.is_over {
-            return Err(Elsewhere(None));
-        }
-        let effects = Effects {
-            time: self.core.newest_time(),
-            batch,
-        };
-        let id = state
-            .raft
-            .propose(term, effects)
-            .map_err(|_| self.elsewhere(&state))?;
-        self.host.metrics().entries.inc();
-        state.waiting.push_back((id, waiter));
-        self.act(&mut state);
-        let has_others = !state.raft.is_only_voter() || state.raft.membership().members().len() > 1;
-        drop(state);
-        if has_others {
-            // The others are sent all that has come until the task runs.
-            self.signal.changed.notify_one();
-        }
-        Ok(())
     }
 
     /// Whether a start need not wait for it: it leads, or others may, or it cannot.

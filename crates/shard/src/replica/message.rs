@@ -198,7 +198,12 @@ mod tests {
         let id = |index| LogId { term: 3, index };
         let effects = Effects {
             time: 9,
+            request: crate::call::RequestId {
+                origin: 1,
+                number: 2,
+            },
             batch: Bytes::from_static(b"batch"),
+            outcome: Bytes::from_static(b"outcome"),
         };
         let entries = vec![
             Entry {

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::{LogId, ReplicaId};
 
 use super::codec::{get_log_id, get_piece, put_log_id, put_piece};
-use super::{Memo, Replica, SnapshotData, Spool, State};
+use super::{Fate, Memo, Replica, SnapshotData, Spool, State};
 use crate::Error;
 
 const VERSION: u8 = 1;
@@ -243,8 +243,9 @@ impl Replica {
         installed.map_err(|error| Error::Damaged(error.to_string()))?;
         let mut state = self.state.lock();
         state.raft.installed(base, membership);
+        state.outcomes.replaced(base.index);
         // What became of entries that were proposed here is not known from a state.
-        state.done(base.index, |_| Err(Error::Unknown));
+        state.done(base.index, |_| Fate::Unknown);
         self.act(&mut state);
         drop(state);
         self.signal.changed.notify_one();

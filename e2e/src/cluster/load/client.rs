@@ -287,8 +287,12 @@ impl<'a> Client<'a> {
 impl From<io::Result<Response>> for Sent {
     fn from(sent: io::Result<Response>) -> Self {
         match sent {
-            // "Come again" is what a server says that has done nothing.
-            Ok(answer) if answer.status == 503 && answer.header("Retry-After").is_some() => {
+            // "Come again" is what a server says that has done nothing, unless it says that it does not know.
+            Ok(answer)
+                if answer.status == 503
+                    && answer.header("Retry-After").is_some()
+                    && !answer.body.starts_with(b"It is not known") =>
+            {
                 Self::Failed("503, Retry-After".to_owned())
             }
             Ok(answer) if answer.status >= 500 || matches!(answer.status, 408 | 499) => {
@@ -369,6 +373,11 @@ mod tests {
         check_sent(Ok(answer(201, &[])), "answered");
         check_sent(Ok(answer(404, &[])), "answered");
         check_sent(Ok(answer(503, &[("retry-after", "1")])), "failed");
+        let unknown = Response {
+            body: b"It is not known whether this was done.".to_vec(),
+            ..answer(503, &[("retry-after", "1")])
+        };
+        check_sent(Ok(unknown), "unknown");
         check_sent(Ok(answer(503, &[])), "unknown");
         check_sent(Ok(answer(500, &[("retry-after", "1")])), "unknown");
         check_sent(Err(io::ErrorKind::ConnectionRefused.into()), "failed");
