@@ -18,6 +18,8 @@ use shard::{Batch, Execution, Latch, Registry, View};
 
 pub use nodes::{AddDevices, Drain, Found, Losses, Remove, SetZone};
 pub use reign::{Advance, ReadMap, Seize};
+#[cfg(test)]
+pub(crate) use row::MAP as MAP_ROW;
 pub use row::authority;
 pub use tokens::{AddToken, Establish, JoinRequest, ListTokens, RemoveToken, TokenState};
 pub use tokens::{Join, Joined};

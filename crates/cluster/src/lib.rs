@@ -26,6 +26,8 @@ mod metrics;
 mod network;
 mod replication;
 mod report;
+#[cfg(test)]
+mod sim;
 mod status;
 #[cfg(test)]
 mod tests;

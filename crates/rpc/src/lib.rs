@@ -23,6 +23,8 @@ mod metrics;
 mod peers;
 mod server;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod token;
 mod wire;

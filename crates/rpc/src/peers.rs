@@ -38,6 +38,9 @@ struct Inner {
     resolver: Box<Resolver>,
     lanes: Mutex<HashMap<(NodeId, Lane), Arc<Links>>>,
     metrics: Calling,
+    /// Takes the place of connections.
+    #[cfg(feature = "testing")]
+    carrier: Option<Box<crate::testing::Carrier>>,
 }
 
 impl Peers {
@@ -56,8 +59,27 @@ impl Peers {
                 resolver: Box::new(resolver),
                 lanes: Mutex::default(),
                 metrics: Calling::default(),
+                #[cfg(feature = "testing")]
+                carrier: None,
             }),
         })
+    }
+
+    /// The same node with the same settings, whose calls `carrier` carries.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn carried(&self, carrier: Box<crate::testing::Carrier>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config: self.inner.config.clone(),
+                cluster: self.inner.cluster,
+                tls: self.inner.tls.clone(),
+                resolver: Box::new(|_| None),
+                lanes: Mutex::default(),
+                metrics: Calling::default(),
+                carrier: Some(carrier),
+            }),
+        }
     }
 
     /// Calls a service of another node. Waits for a connection, for room on it and for the answer,
@@ -116,6 +138,11 @@ impl Inner {
         call: Outgoing,
         start: Instant,
     ) -> Result<Bytes, CallError> {
+        #[cfg(feature = "testing")]
+        if let Some(carrier) = &self.carrier {
+            let (service, body, deadline) = (call.service, call.body, call.deadline);
+            return carrier(node, lane, service, body, deadline).await;
+        }
         let links = self.links(node, lane);
         let place = tokio::time::timeout_at(call.deadline, self.place(&links)).await;
         let place = place.map_err(|_| CallError::NotSent(Fault::Deadline))?;

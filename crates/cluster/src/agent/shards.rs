@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::DeviceId;
-use map::Map;
+use map::{Map, State};
 use shard::{Led, ReplicaId};
 
 use super::Job;
@@ -27,8 +27,10 @@ pub(super) fn next(map: &Map, led: &Led) -> Option<Job> {
         }
         return Some(reshape(led, &voters, &joining));
     }
-    if !new.is_subset(&led.ready) {
-        // They must catch up before they vote: else nothing could be committed meanwhile.
+    let can_vote = |id: &DeviceId| led.ready.contains(id) || is_out(map, *id);
+    if !new.iter().all(can_vote) {
+        // They must catch up before they vote: else nothing could be committed meanwhile. One that is out by now never
+        // does; when it votes, the plan replaces it.
         let learners = joining.union(&new).copied().collect();
         return (learners != learning).then(|| reshape(led, &present, &learners));
     }
@@ -45,6 +47,13 @@ pub(super) fn next(map: &Map, led: &Led) -> Option<Job> {
         (false, Some(heir)) => Some(Job::Transfer { shard, to: *heir }),
         (true, _) | (false, None) => Some(reshape(led, &voters, &joining)),
     }
+}
+
+fn is_out(map: &Map, device: DeviceId) -> bool {
+    let device = map.devices.get(&device);
+    let node = device.and_then(|device| map.nodes.get(&device.node));
+    let states = [device.map(|one| one.state), node.map(|one| one.state)];
+    states.contains(&None) || states.contains(&Some(State::Out))
 }
 
 /// Who is to lead, leads.

@@ -205,6 +205,20 @@ fn reshape(voters: &[DeviceId], learners: &[DeviceId], new: &[DeviceId]) -> Opti
 }
 
 #[test]
+fn nobody_waits_for_a_voter_that_is_out_as_long_as_the_others_are_enough() {
+    let mut broken = map(5, &[A, B, C], &[]);
+    broken.devices.get_mut(&C).unwrap().state = State::Out;
+    check(
+        broken.clone(),
+        led(&[A], &[B, C], &[B]),
+        reshape(&[A, B, C], &[], &[]),
+    );
+    check(broken.clone(), led(&[A], &[B, C], &[]), None);
+    broken.devices.get_mut(&B).unwrap().state = State::Out;
+    check(broken, led(&[A], &[B, C], &[]), None);
+}
+
+#[test]
 fn membership_becomes_what_the_map_says() {
     let transfer = |to| Some(Job::Transfer { shard: SHARD, to });
     // As it should be.

@@ -35,6 +35,13 @@ impl Plan<'_> {
                     shard: *shard,
                     voters: seen.voters.iter().copied().collect(),
                 }],
+                Some(replicas) if self.is_in_vain(replicas) => {
+                    let voters = replicas.voters.clone();
+                    vec![Step::Vote {
+                        shard: *shard,
+                        voters,
+                    }]
+                }
                 Some(replicas) if seen.is(replicas) => self.settle(*shard, replicas, seen),
                 Some(_) => Vec::new(),
             };
@@ -67,6 +74,13 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether a device that joins cannot stay. It may be gone before a replica was made on it: then its shard never
+    /// becomes what the map says, and nobody must wait for that. Who joins has no say, so all can go at any time.
+    fn is_in_vain(&self, replicas: &Replicas) -> bool {
+        let mut joining = replicas.joining.iter();
+        replicas.leaving.is_empty() && joining.any(|device| !self.sites.is_staying(*device))
+    }
+
     fn settle(&mut self, shard: ShardId, replicas: &Replicas, seen: &Membership) -> Vec<Step> {
         let Replicas {
             voters,
@@ -76,10 +90,6 @@ impl Plan<'_> {
         } = replicas;
         if !leaving.is_empty() {
             return vec![Step::Left { shard }];
-        }
-        if joining.iter().any(|device| !self.sites.is_staying(*device)) {
-            let voters = voters.clone();
-            return vec![Step::Vote { shard, voters }];
         }
         if joining.is_empty() {
             return self.repair(shard, voters);

@@ -626,3 +626,35 @@ fn a_node_that_is_out_comes_back_empty() {
         held(&world)
     );
 }
+
+/// A device is chosen for a replica and breaks before that is made: the shard's membership never becomes what the
+/// map says.
+#[test]
+fn nobody_waits_for_a_replica_on_a_device_that_is_out() {
+    let [voter, other, broken] = [100, 200, 300].map(DeviceId);
+    let shard = ShardId(1);
+    let mut map = at_rest(4, 1, &[""]).map;
+    let replicas = Replicas {
+        epoch: map.epoch,
+        voters: vec![voter],
+        joining: vec![other, broken],
+        leaving: Vec::new(),
+    };
+    map.shards = [(shard, replicas)].into();
+    map.devices.get_mut(&broken).unwrap().state = State::Out;
+    let seen = Membership {
+        epoch: map.epoch,
+        voters: [voter].into(),
+        learners: BTreeSet::new(),
+        ready: BTreeSet::new(),
+    };
+    let observed = Observed {
+        shards: [(shard, seen)].into(),
+        ..Observed::default()
+    };
+    let given_up = Step::Vote {
+        shard,
+        voters: vec![voter],
+    };
+    assert!(next_steps(&map, &observed).contains(&given_up));
+}
