@@ -127,6 +127,15 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(trace(0), trace(1));
 }
 
+/// In these a node that was away came back with a map whose control nodes do not lead any more, and found nobody.
+#[test]
+fn who_was_away_while_the_control_group_moved_finds_it() {
+    for seed in [560, 933] {
+        let result = run(seed, None).1;
+        assert!(result.is_ok(), "CLUSTER_SEED={seed}: {result:?}");
+    }
+}
+
 #[track_caller]
 fn check_is_caught(bug: Bug, seeds_max: u64) {
     let broken = |seed| run(seed, Some(bug)).1.err().map(|why| (seed, why));

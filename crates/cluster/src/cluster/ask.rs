@@ -28,6 +28,12 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(400);
 /// A person waits; in this time another leader has been elected.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(8);
 
+/// Who has heard nothing of the control leader for so long may know only nodes that do not lead any more, and asks others.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// So many others at once: if a thousand nodes are lost, each is asked some six times a second.
+const STRANGERS: usize = 3;
+
 /// Between two rounds of asking everybody.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -162,6 +168,33 @@ impl Cluster {
         let last = *self.inner.leader.lock();
         nodes.sort_by_key(|node| (Some(*node) != last, *node));
         nodes.dedup();
+        if self.is_lost() {
+            let others = map.nodes.keys().filter(|node| !nodes.contains(node));
+            let others = self.some(others.copied().collect());
+            nodes.extend(others);
+        }
+        nodes
+    }
+
+    /// The control group may have moved while this node was away: then those that its map names do not lead.
+    fn is_lost(&self) -> bool {
+        let answered = *self.inner.metrics.answered.lock();
+        self.now().monotonic.saturating_sub(answered) > LOST_AFTER
+    }
+
+    /// At most [`STRANGERS`], others each time.
+    fn some(&self, mut nodes: Vec<NodeId>) -> Vec<NodeId> {
+        if let Some(shift) = self
+            .inner
+            .parts
+            .env
+            .entropy
+            .u64()
+            .checked_rem(nodes.len() as u64)
+        {
+            nodes.rotate_left(usize::try_from(shift).expect("fewer than there are nodes"));
+        }
+        nodes.truncate(STRANGERS);
         nodes
     }
 }
