@@ -103,6 +103,12 @@ pub struct TokenEntry {
     pub used_by: Option<u32>,
 }
 
+/// Reads a token's id: 16 hexadecimal digits.
+pub fn token_id(text: &str) -> Option<u64> {
+    let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
 /// `PUT /admin/nodes/NUMBER`: what is to be otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

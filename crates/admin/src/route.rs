@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::api;
+
 /// Something that can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -54,7 +56,7 @@ impl Route {
                 name: own(name),
             }),
             ["admin", "tokens"] => Some(Self::Tokens),
-            ["admin", "tokens", id] => token_id(id).map(Self::Token),
+            ["admin", "tokens", id] => api::token_id(id).map(Self::Token),
             ["admin", "nodes", number] => number.parse().ok().map(|number| Self::Node {
                 number,
                 lossy: false,
@@ -75,7 +77,7 @@ impl Route {
             }
             Self::User { .. } => "PUT, DELETE",
             Self::Password { .. } => "PUT",
-            Self::Tokens => "GET, POST",
+            Self::Tokens => "GET, HEAD, POST",
             Self::Token(_) => "DELETE",
             Self::Node { lossy: false, .. } => "PUT, DELETE",
             Self::Node { lossy: true, .. } => "DELETE",
@@ -87,12 +89,6 @@ impl Route {
             .split(", ")
             .any(|allowed| allowed == method.as_str())
     }
-}
-
-/// 16 hexadecimal digits, as `GET /admin/tokens` writes it.
-fn token_id(text: &str) -> Option<u64> {
-    let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -120,7 +116,7 @@ mod tests {
             "/admin/users/a/b/password",
             Some(r#"Password { account: "a", name: "b" } PUT"#),
         );
-        check("/admin/tokens", Some("Tokens GET, POST"));
+        check("/admin/tokens", Some("Tokens GET, HEAD, POST"));
         check("/admin/tokens/00000000000000ff", Some("Token(255) DELETE"));
         check(
             "/admin/nodes/3",

@@ -142,6 +142,8 @@ struct Inner {
     heard: Mutex<Heard>,
     /// Who led the control group when it was last asked.
     leader: Mutex<Option<NodeId>>,
+    /// When a report was last answered, by the monotonic clock.
+    answered: Mutex<Duration>,
     /// Making and destroying replicas exclude each other, so that each sees what the map says meanwhile.
     replicas: tokio::sync::Mutex<()>,
     /// Maps are written one after the other.
@@ -152,8 +154,7 @@ struct Inner {
 impl Cluster {
     /// Nothing runs before [`Cluster::run`].
     pub fn new(parts: Parts) -> Self {
-        let metrics = Metrics::default();
-        *metrics.answered.lock() = parts.env.clock.monotonic();
+        let now = parts.env.clock.monotonic();
         let agent = Agent::new(parts.node, parts.config.agent, parts.map.get());
         Self {
             inner: Arc::new(Inner {
@@ -162,9 +163,10 @@ impl Cluster {
                 rule: Mutex::default(),
                 heard: Mutex::default(),
                 leader: Mutex::default(),
+                answered: Mutex::new(now),
                 replicas: tokio::sync::Mutex::default(),
                 file: tokio::sync::Mutex::default(),
-                metrics,
+                metrics: Metrics::default(),
             }),
         }
     }
@@ -226,6 +228,12 @@ impl Cluster {
         }
     }
 
+    /// How long the control leader has not confirmed this node's map.
+    fn unconfirmed(&self) -> Duration {
+        let answered = *self.inner.answered.lock();
+        self.now().monotonic.saturating_sub(answered)
+    }
+
     /// Reports how the cluster is by this node's map, and how the node gets on with the others. Each node by itself
     /// is reported by the control leader alone.
     pub fn count(&self, to: &mut dyn Report) {
@@ -238,7 +246,7 @@ impl Cluster {
         }
         let help = "1 on the node that leads the control group";
         to.gauge("martlet_cluster_leads", help, &[], i64::from(leads));
-        metrics.report(parts.env.clock.monotonic(), to);
+        metrics.report(self.unconfirmed(), to);
         parts.peers.report(to);
     }
 

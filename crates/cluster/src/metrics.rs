@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use base::metrics::{Counter, Histogram, Labels, Report};
 use map::{Fill, Map, State, WIDTH};
-use parking_lot::Mutex;
 
 use crate::status::staying;
 
@@ -16,12 +15,11 @@ pub(crate) struct Metrics {
     pub(crate) reports_failed: Counter,
     pub(crate) jobs_done: Counter,
     pub(crate) jobs_failed: Counter,
-    /// When a report was last answered, by the monotonic clock.
-    pub(crate) answered: Mutex<Duration>,
 }
 
 impl Metrics {
-    pub(crate) fn report(&self, now: Duration, to: &mut dyn Report) {
+    /// Reports them, and how long the map was not confirmed.
+    pub(crate) fn report(&self, unconfirmed: Duration, to: &mut dyn Report) {
         to.histogram(
             "martlet_cluster_report_seconds",
             "from a report to the answer of the control leader",
@@ -49,12 +47,11 @@ impl Metrics {
             let name = format!("martlet_cluster_{name}");
             to.counter(&name, help, &[], counter.get());
         }
-        let age = now.saturating_sub(*self.answered.lock()).as_secs();
         to.gauge(
             "martlet_cluster_map_age_seconds",
             "since the control leader last confirmed this node's map",
             &[],
-            i64::try_from(age).unwrap_or(i64::MAX),
+            i64::try_from(unconfirmed.as_secs()).unwrap_or(i64::MAX),
         );
     }
 }

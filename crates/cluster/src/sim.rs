@@ -23,6 +23,7 @@ mod world;
 use std::cell::RefCell;
 use std::sync::Once;
 
+use checks::Counts;
 use faults::Faults;
 use world::World;
 
@@ -90,6 +91,7 @@ fn check_seeds(odd: u64) {
         Some(seed) => seed..seed + 1,
         None => 0..set("CLUSTER_SEEDS").unwrap_or(200),
     };
+    let mut counts = Counts::default();
     for seed in seeds.filter(|seed| seed % 2 == odd) {
         let (world, result) = run(seed, None);
         if let Err(broken) = result {
@@ -99,10 +101,13 @@ fn check_seeds(odd: u64) {
                 world.maps()
             );
         }
+        let of_seed = world.shared.checks.lock().counts;
         if one.is_some() {
-            eprintln!("{} ms: {:?}", world.now, world.shared.checks.lock().counts);
+            eprintln!("{} ms: {of_seed:?}", world.now);
         }
+        counts.add(of_seed);
     }
+    assert!(one.is_some() || !counts.lacks_something(), "{counts:?}");
 }
 
 #[test]

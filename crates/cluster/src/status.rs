@@ -95,9 +95,7 @@ impl Status {
 /// Devices whose data may stay: as plans count them.
 pub(crate) fn staying(map: &Map) -> usize {
     let stays = |id: &DeviceId, device: &map::Device| {
-        let node = map.nodes.get(&device.node);
-        let is_out = device.state == State::Out || node.is_none_or(|one| one.state == State::Out);
-        !is_out && !map.is_draining(*id) && device.bytes > 0
+        !map.is_out(*id) && !map.is_draining(*id) && device.bytes > 0
     };
     let devices = map.devices.iter();
     devices.filter(|(id, device)| stays(id, device)).count()

@@ -178,6 +178,15 @@ impl Map {
         self.devices.get(&device).is_some_and(up)
     }
 
+    /// Whether a device or its node is out, or not in the map: its copies are made elsewhere.
+    pub fn is_out(&self, device: DeviceId) -> bool {
+        let is_in = |device: &Device| {
+            let node = self.nodes.get(&device.node);
+            device.state != State::Out && node.is_some_and(|node| node.state != State::Out)
+        };
+        !self.devices.get(&device).is_some_and(is_in)
+    }
+
     /// Whether a device or its node is to give away what it holds.
     pub fn is_draining(&self, device: DeviceId) -> bool {
         let draining = |device: &Device| {

@@ -258,9 +258,9 @@ pub(crate) enum TokenCommand {
 }
 
 fn token_id(text: &str) -> Result<String, &'static str> {
-    match text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => Ok(text.to_owned()),
-        false => Err("an id has 16 hexadecimal digits: see martlet token list"),
+    match admin::api::token_id(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("an id has 16 hexadecimal digits: see martlet token list"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::DeviceId;
-use map::{Map, State};
+use map::Map;
 use shard::{Led, ReplicaId};
 
 use super::Job;
@@ -27,7 +27,7 @@ pub(super) fn next(map: &Map, led: &Led) -> Option<Job> {
         }
         return Some(reshape(led, &voters, &joining));
     }
-    let can_vote = |id: &DeviceId| led.ready.contains(id) || is_out(map, *id);
+    let can_vote = |id: &DeviceId| led.ready.contains(id) || map.is_out(*id);
     if !new.iter().all(can_vote) {
         // They must catch up before they vote: else nothing could be committed meanwhile. One that is out by now never
         // does; when it votes, the plan replaces it.
@@ -47,13 +47,6 @@ pub(super) fn next(map: &Map, led: &Led) -> Option<Job> {
         (false, Some(heir)) => Some(Job::Transfer { shard, to: *heir }),
         (true, _) | (false, None) => Some(reshape(led, &voters, &joining)),
     }
-}
-
-fn is_out(map: &Map, device: DeviceId) -> bool {
-    let device = map.devices.get(&device);
-    let node = device.and_then(|device| map.nodes.get(&device.node));
-    let states = [device.map(|one| one.state), node.map(|one| one.state)];
-    states.contains(&None) || states.contains(&Some(State::Out))
 }
 
 /// Who is to lead, leads.

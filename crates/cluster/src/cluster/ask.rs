@@ -168,18 +168,13 @@ impl Cluster {
         let last = *self.inner.leader.lock();
         nodes.sort_by_key(|node| (Some(*node) != last, *node));
         nodes.dedup();
-        if self.is_lost() {
+        // The control group may have moved while this node was away: then those that its map names do not lead.
+        if self.unconfirmed() > LOST_AFTER {
             let others = map.nodes.keys().filter(|node| !nodes.contains(node));
             let others = self.some(others.copied().collect());
             nodes.extend(others);
         }
         nodes
-    }
-
-    /// The control group may have moved while this node was away: then those that its map names do not lead.
-    fn is_lost(&self) -> bool {
-        let answered = *self.inner.metrics.answered.lock();
-        self.now().monotonic.saturating_sub(answered) > LOST_AFTER
     }
 
     /// At most [`STRANGERS`], others each time.

@@ -67,7 +67,7 @@ impl Cluster {
                 metrics
                     .report_duration
                     .observe(answered.saturating_sub(asked));
-                *metrics.answered.lock() = answered;
+                *self.inner.answered.lock() = answered;
                 let map = map.map(Arc::new);
                 let event = Event::Answered {
                     round,

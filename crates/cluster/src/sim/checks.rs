@@ -52,6 +52,36 @@ pub(super) struct Counts {
     pub(super) left: u64,
 }
 
+impl Counts {
+    pub(super) fn add(&mut self, other: Self) {
+        for (all, one) in self.each().into_iter().zip({ other }.each()) {
+            *all += *one;
+        }
+    }
+
+    /// Whether there is something that never happened.
+    pub(super) fn lacks_something(mut self) -> bool {
+        self.each().iter().any(|count| **count == 0)
+    }
+
+    fn each(&mut self) -> [&mut u64; 9] {
+        let Self {
+            puts,
+            gets,
+            chunks,
+            reads,
+            deletes,
+            fills,
+            snapshots,
+            destroyed,
+            left,
+        } = self;
+        [
+            puts, gets, chunks, reads, deletes, fills, snapshots, destroyed, left,
+        ]
+    }
+}
+
 impl Checks {
     pub(super) fn complain(&mut self, why: String) {
         self.broken.get_or_insert(why);
@@ -124,10 +154,14 @@ impl Checks {
         }
     }
 
-    /// Every register's history has an explanation.
-    pub(super) fn check_registers(&mut self) {
+    /// Every register's history has an explanation, and what was asked after `peace` was answered.
+    pub(super) fn check_registers(&mut self, peace: u64) {
         let mut broken = Vec::new();
         for (register, history) in &self.registers {
+            let mut last = history.iter().filter(|one| one.from >= peace);
+            if last.any(|one| one.answer.is_none()) {
+                broken.push(format!("{register:?} is not read through every node"));
+            }
             match linearizable::check(history) {
                 Ok(()) | Err(linearizable::Error::TooHard) => {}
                 Err(error) => broken.push(format!("{register:?}: {error}: {history:?}")),

@@ -76,8 +76,6 @@ pub(super) struct Machine {
     pub(super) clock: Arc<NodeClock>,
     pub(super) process: Option<Process>,
     pub(super) is_paused: bool,
-    /// Counts its processes.
-    pub(super) life: u64,
     files: SimDisk,
     shared: Arc<Shared>,
 }
@@ -118,7 +116,6 @@ impl Machine {
             clock: Arc::new(clock),
             process: None,
             is_paused: false,
-            life: 0,
             files,
             shared: shared.clone(),
         };
@@ -145,7 +142,6 @@ impl Machine {
             return;
         }
         self.is_paused = false;
-        self.life += 1;
         self.files.power_cut(self.shared.draw());
         for disk in &self.disks {
             self.shared.random(|random| disk.crash(random));
@@ -156,7 +152,6 @@ impl Machine {
         if self.process.is_some() {
             return;
         }
-        self.life += 1;
         self.shared.checks.lock().starts(self.id);
         let mut runtime = Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build();

@@ -52,11 +52,12 @@ impl World {
         self.is_quiet = true;
         self.go_on_until(self.now + QUIET)?;
         self.nothing_comes_back()?;
+        let begun = self.now;
         for number in 0..self.machines.len() {
             self.read_all(number);
         }
         self.go_on_until(self.now + 5 * SECOND)?;
-        self.shared.checks.lock().check_registers();
+        self.shared.checks.lock().check_registers(begun);
         self.is_sound()
     }
 

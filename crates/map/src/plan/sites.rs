@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base::{DeviceId, NodeId};
 
 use super::RECEIVED_MAX;
-use crate::{Map, State};
+use crate::Map;
 
 /// A device.
 #[derive(Clone, Debug)]
@@ -83,9 +83,8 @@ impl Sites {
             let Some(node) = map.nodes.get(&device.node) else {
                 continue;
             };
-            let is_out = [node.state, device.state].contains(&State::Out);
             let is_up = map.is_up(*id);
-            let is_staying = !is_out && !map.is_draining(*id);
+            let is_staying = !map.is_out(*id) && !map.is_draining(*id);
             let site = Site {
                 node: device.node,
                 zone: zones[node.zone.as_str()],
