@@ -135,8 +135,25 @@ impl Wires {
         let deadline = Instant::now() + MESSAGE_LIFE;
         let peers = &self.inner.peers;
         let sent = peers.call(node, Lane::Small, wire::RAFT, batch, deadline);
-        if let Err(error) = sent.await {
-            tracing::debug!(%node, %error, "messages of Raft were lost");
+        match sent.await {
+            Ok(answers) => self.answered(node, answers),
+            Err(error) => tracing::debug!(%node, %error, "messages of Raft were lost"),
+        }
+    }
+
+    /// Delivers what a node had to say at once.
+    fn answered(&self, node: NodeId, answers: Bytes) {
+        let Some(here) = self.here() else {
+            return;
+        };
+        let messages = wire::messages(answers).unwrap_or_else(|why| {
+            tracing::warn!(%node, %why, "an answer to messages of Raft was not understood");
+            Vec::new()
+        });
+        for (device, shard, message) in messages {
+            if let Some((to, answer)) = here.receive(device, shard, message) {
+                self.send(to, shard, answer);
+            }
         }
     }
 
@@ -199,7 +216,9 @@ impl Wires {
     pub fn send(&self, to: DeviceId, shard: ShardId, message: Bytes) {
         match (self.node_of(to), self.here()) {
             (Some(node), Some(here)) if node == self.inner.node => {
-                here.receive(to, shard, message);
+                if let Some((to, answer)) = here.receive(to, shard, message) {
+                    self.send(to, shard, answer);
+                }
             }
             (Some(node), _) if node != self.inner.node => self.enqueue(node, to, shard, message),
             (Some(_) | None, _) => {}

@@ -37,8 +37,14 @@ pub trait Replication: Send + Sync + 'static {
     /// Asks a voter to take over a shard that this node leads.
     fn transfer(&self, shard: ShardId, to: DeviceId) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// A message of Raft for a replica of this node. It may be lost.
-    fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes);
+    /// A message of Raft for a replica of this node. It may be lost. Gives what the replica has to say to it at
+    /// once, and the device of the replica to which it says it.
+    fn receive(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        message: Bytes,
+    ) -> Option<(DeviceId, Bytes)>;
 
     /// A piece of a snapshot for a replica of this node; gives the answer.
     ///

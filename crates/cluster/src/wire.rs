@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Refusal;
 
-/// Messages of Raft, many in one call; nothing is answered.
+/// Messages of Raft, many in one call; the answer has those that could be answered at once.
 pub(crate) const RAFT: u16 = 1;
 /// A piece of a snapshot.
 pub(crate) const PIECE: u16 = 2;
@@ -24,6 +24,8 @@ pub(crate) const FENCE: u16 = 6;
 pub(crate) const JOIN: u16 = 7;
 /// To the control leader: how is the cluster?
 pub(crate) const STATUS: u16 = 8;
+/// To any node: its map, if it is newer than this.
+pub(crate) const MAP: u16 = 9;
 /// What chunks are asked for: whoever answers that is plugged in.
 pub const CHUNKS: std::ops::RangeInclusive<u16> = 64..=127;
 
@@ -99,6 +101,16 @@ pub(crate) fn message_head(device: DeviceId, shard: ShardId, message: &Bytes) ->
     head.put_u16_le(shard.0);
     head.put_u32_le(u32::try_from(message.len()).expect("messages are bounded"));
     head.freeze()
+}
+
+/// Messages as one piece, which is empty if there are none.
+pub(crate) fn batch(messages: impl Iterator<Item = (DeviceId, ShardId, Bytes)>) -> Bytes {
+    let mut batch = BytesMut::new();
+    for (device, shard, message) in messages {
+        batch.put(message_head(device, shard, &message));
+        batch.put(message);
+    }
+    batch.freeze()
 }
 
 /// The messages of a batch.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::DeviceId;
 use parking_lot::Mutex;
@@ -36,7 +37,12 @@ impl fmt::Display for State {
 pub struct Health {
     device: DeviceId,
     now: Arc<Mutex<Now>>,
+    /// When the write of the log began that is under way, by the monotonic clock.
+    log_write: Arc<Mutex<Option<Duration>>>,
 }
+
+/// A disk that works has a write of the log, a few blocks, within a second or two also under load.
+const LOG_WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 
 struct Now {
     state: State,
@@ -52,7 +58,19 @@ impl Health {
         Self {
             device,
             now: Arc::new(Mutex::new(now)),
+            log_write: Arc::default(),
         }
+    }
+
+    /// The log begins to write, or has ended.
+    pub(crate) fn log_writes(&self, since: Option<Duration>) {
+        *self.log_write.lock() = since;
+    }
+
+    /// Whether the disk keeps the log waiting for longer than any does that works. It may yet go on.
+    pub fn hangs(&self, now: Duration) -> bool {
+        let since = *self.log_write.lock();
+        since.is_some_and(|since| now.saturating_sub(since) >= LOG_WRITE_TIME_MAX)
     }
 
     pub fn state(&self) -> State {

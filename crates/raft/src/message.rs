@@ -70,6 +70,21 @@ pub enum Appended {
 }
 
 impl<D> Message<D> {
+    /// Whether it says what its receiver has asked for.
+    pub fn is_answer(&self) -> bool {
+        match self.body {
+            Body::CanvassReply { .. }
+            | Body::VoteReply { .. }
+            | Body::AppendReply { .. }
+            | Body::ReadIndexReply { .. } => true,
+            Body::Canvass { .. }
+            | Body::Vote { .. }
+            | Body::Append { .. }
+            | Body::TakeOver
+            | Body::ReadIndex { .. } => false,
+        }
+    }
+
     /// Whether its parts fit together. What does not was made by no replica.
     pub(crate) fn is_sound(&self) -> bool {
         let Body::Append { prev, entries, .. } = &self.body else {

@@ -372,6 +372,16 @@ impl<D: Data> Raft<D> {
         }
     }
 
+    /// Whether somebody waits to read for what the message says or asks, and no disk is waited for on its account.
+    pub fn is_for_readers(&self, message: &Message<D>) -> bool {
+        match (&message.body, &self.role) {
+            (Body::ReadIndex { .. } | Body::ReadIndexReply { .. }, _) => true,
+            (Body::Append { entries, .. }, _) => entries.is_empty(),
+            (Body::AppendReply { .. }, State::Leader(leader)) => !leader.reads.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether it may have to lead: also when it is on its way out, as long as that is not decided. Perhaps
     /// nobody else has all that is.
     fn is_voter(&self) -> bool {

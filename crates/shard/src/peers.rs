@@ -75,15 +75,21 @@ impl Post {
         }
     }
 
-    /// Delivers a message of another node. What is no message is dropped.
-    pub(crate) fn receive(&self, to: DeviceId, shard: ShardId, message: Bytes) {
-        let Some(replica) = self.here(shard, to) else {
-            return;
+    /// Delivers a message of another node. What is no message is dropped. Gives what the replica has to say to
+    /// that at once, and the device to which it says it.
+    pub(crate) fn receive(
+        &self,
+        to: DeviceId,
+        shard: ShardId,
+        message: Bytes,
+    ) -> Option<(DeviceId, Bytes)> {
+        let replica = self.here(shard, to)?;
+        let Some((from, message)) = decode_message(message) else {
+            tracing::warn!(%shard, device = %to, "a message was not understood");
+            return None;
         };
-        match decode_message(message) {
-            Some((from, message)) => replica.receive(from, message),
-            None => tracing::warn!(%shard, device = %to, "a message was not understood"),
-        }
+        let answer = replica.converse(from, message)?;
+        Some((from, encode_message(to, &answer)))
     }
 
     pub(crate) async fn send_piece(

@@ -222,6 +222,43 @@ impl Replica {
         self.signal.changed.notify_one();
     }
 
+    /// As [`Replica::receive`], from another node. What readers wait for is done here and now, since each task that
+    /// has to wake up is time that they wait. Gives what there is to answer at once.
+    pub(crate) fn converse(self: &Arc<Self>, from: DeviceId, message: Message) -> Option<Message> {
+        // Whoever holds the lock may be sending this.
+        let Some(mut state) = self.state.try_lock() else {
+            self.receive(from, message);
+            return None;
+        };
+        if !state.raft.is_for_readers(&message) || !self.signal.inbox.lock().is_empty() {
+            drop(state);
+            self.receive(from, message);
+            return None;
+        }
+        if state.is_over {
+            return None;
+        }
+        let (now, before) = (self.now(), (state.raft.term(), state.raft.role()));
+        state.know(message.from, from);
+        let asker = message.from;
+        state.raft.receive(now, message);
+        if !state.is_leader() {
+            // Those who came meanwhile.
+            state.raft.pump(now);
+        }
+        let mut ready = state.raft.ready();
+        let is_answer = |said: &mut Message| said.to == asker && said.is_answer();
+        let answer = ready.messages.extract_if(.., is_answer).next();
+        self.act_on(&mut state, ready);
+        let is_same = before == (state.raft.term(), state.raft.role());
+        let has_more = state.raft.commit() > state.raft.applied();
+        drop(state);
+        if has_more || !is_same {
+            self.signal.changed.notify_one();
+        }
+        answer
+    }
+
     /// The shard was flushed: its log needs no longer begin before that.
     pub(crate) fn flushed(&self, applied: LogId) {
         let mut state = self.state.lock();
@@ -253,7 +290,11 @@ impl Replica {
     /// Does what consensus wants done. To be called with the lock held, so that writes go to the log in
     /// their order.
     fn act(self: &Arc<Self>, state: &mut State) {
-        let ready: Ready<Effects> = state.raft.ready();
+        let ready = state.raft.ready();
+        self.act_on(state, ready);
+    }
+
+    fn act_on(self: &Arc<Self>, state: &mut State, ready: Ready<Effects>) {
         if let Some(last) = ready.persist.last() {
             self.write(state.raft.id(), last.seq, &ready.persist);
         }

@@ -285,9 +285,15 @@ impl Shards {
         }
     }
 
-    /// A message of a replica on another node for one that is here.
-    pub fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
-        self.table.post.receive(device, shard, message);
+    /// A message of a replica on another node for one that is here. Gives what that has to say to it at once,
+    /// and the device of the replica to which it says it.
+    pub fn receive(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        message: Bytes,
+    ) -> Option<(DeviceId, Bytes)> {
+        self.table.post.receive(device, shard, message)
     }
 
     /// A piece of a snapshot from another node; gives the answer for its sender. `None` if there is no

@@ -4,12 +4,14 @@
 //! answered last time first. Who does not lead says so at once. A report goes to all of them: whoever will lead is to
 //! have heard it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{NodeId, ShardId};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use map::Map;
+use map::{Epoch, Map};
 use rpc::JoinToken;
 use tokio::time::Instant;
 
@@ -28,11 +30,11 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(400);
 /// A person waits; in this time another leader has been elected.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(8);
 
-/// Who has heard nothing of the control leader for so long may know only nodes that do not lead any more, and asks others.
+/// Who has heard nothing of the control leader for so long may know only nodes that do not lead any more, and asks for a map.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// So many others at once: if a thousand nodes are lost, each is asked some six times a second.
-const STRANGERS: usize = 3;
+/// So many at once: if a thousand nodes are lost, each is asked some six times a second.
+const ASKED_FOR_MAP: usize = 3;
 
 /// Between two rounds of asking everybody.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -168,29 +170,37 @@ impl Cluster {
         let last = *self.inner.leader.lock();
         nodes.sort_by_key(|node| (Some(*node) != last, *node));
         nodes.dedup();
-        // The control group may have moved while this node was away: then those that its map names do not lead.
-        if self.unconfirmed() > LOST_AFTER {
-            let others = map.nodes.keys().filter(|node| !nodes.contains(node));
-            let others = self.some(others.copied().collect());
-            nodes.extend(others);
-        }
         nodes
     }
 
-    /// At most [`STRANGERS`], others each time.
-    fn some(&self, mut nodes: Vec<NodeId>) -> Vec<NodeId> {
-        if let Some(shift) = self
-            .inner
-            .parts
-            .env
-            .entropy
-            .u64()
-            .checked_rem(nodes.len() as u64)
-        {
-            nodes.rotate_left(usize::try_from(shift).expect("fewer than there are nodes"));
+    /// If the control leader has not answered for long, the control group may have moved while this node was away. Any
+    /// node may have a map that says where it is now.
+    pub(super) async fn find_way(&self) {
+        if self.unconfirmed() <= LOST_AFTER {
+            return;
         }
-        nodes.truncate(STRANGERS);
-        nodes
+        let parts = &self.inner.parts;
+        let map = parts.map.get();
+        let others = map.nodes.keys().copied().filter(|node| *node != parts.node);
+        let mut others: Vec<_> = others.collect();
+        if let Some(shift) = parts.env.entropy.u64().checked_rem(others.len() as u64) {
+            others.rotate_left(usize::try_from(shift).expect("fewer than there are nodes"));
+        }
+        let asked = others.into_iter().take(ASKED_FOR_MAP);
+        let newer = join_all(asked.map(|node| self.ask_map(node, map.epoch))).await;
+        let newest = newer.into_iter().flatten().max_by_key(|map| map.epoch);
+        if let Some(newest) = newest {
+            tracing::info!(epoch = %newest.epoch, "another node had a newer map");
+            self.adopt(Arc::new(newest)).await;
+        }
+    }
+
+    /// The map of another node, if it is newer than `known`.
+    async fn ask_map(&self, node: NodeId, known: Epoch) -> Option<Map> {
+        let deadline = Instant::now() + REPORT_TIME_MAX;
+        let answer = self.ask_node(node, wire::MAP, wire::encode(&known), deadline);
+        let map: Option<Vec<u8>> = wire::decode(&answer.await.ok()?).ok()?;
+        Map::decode(&map?).ok()
     }
 }
 

@@ -80,6 +80,7 @@ impl Cluster {
             Err(error) => {
                 metrics.reports_failed.inc();
                 tracing::debug!(%error, "the report was not answered");
+                self.find_way().await;
             }
         }
     }

@@ -97,10 +97,13 @@ impl Cluster {
     async fn answer(&self, call: Call) -> Result<Bytes, Declined> {
         match call.service {
             wire::RAFT => {
-                for (device, shard, message) in wire::messages(call.body)? {
-                    self.inner.parts.replication.receive(device, shard, message);
-                }
-                Ok(Bytes::new())
+                let replication = &self.inner.parts.replication;
+                let messages = wire::messages(call.body)?.into_iter();
+                let answers = messages.filter_map(|(device, shard, message)| {
+                    let (to, answer) = replication.receive(device, shard, message)?;
+                    Some((to, shard, answer))
+                });
+                Ok(wire::batch(answers))
             }
             wire::PREPARE => {
                 // To its end, whether the caller waits or not: a replica is not left half made.
@@ -113,6 +116,11 @@ impl Cluster {
             wire::FENCE => {
                 self.raise(wire::decode(&call.body)?).await;
                 Ok(Bytes::new())
+            }
+            wire::MAP => {
+                let (known, map) = (wire::decode(&call.body)?, self.inner.parts.map.load());
+                let newer = (map.epoch > known).then(|| map.encode());
+                Ok(wire::encode(&newer))
             }
             service => self.lead(call.from, service, call.body).await,
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use base::{ShardId, Timestamp};
 use bytes::Bytes;
-use map::{Map, Replicas, State};
+use map::{Epoch, Map, Replicas, State};
 use parking_lot::Mutex;
 use rpc::{Credentials, Listener};
 use shard::{Led, ReplicaId, Shards};
@@ -161,8 +161,14 @@ impl Replication for Seen {
         async move { can.then_some(()).ok_or(NOT_NOW) }.boxed()
     }
 
-    fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
+    fn receive(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        message: Bytes,
+    ) -> Option<(DeviceId, Bytes)> {
         self.table.lock().received.push((device, shard, message));
+        None
     }
 
     fn receive_piece(
@@ -560,6 +566,34 @@ async fn messages_pieces_and_calls_find_the_node_of_a_device() {
     }
     let received: BTreeSet<_> = world.table.lock().received.iter().cloned().collect();
     assert_eq!(received.len(), count);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_no_control_node_any_more_is_given_a_map() {
+    let mut world = World::new().await;
+    let away = world.join(NodeId::FIRST).await;
+    world.until(away, |map| map.nodes.len() == 2).await;
+    let credentials = world.nodes[&away].home.credentials().unwrap().unwrap();
+    world.die(away);
+    let is_down = |map: &Map| matches!(map.nodes[&away].state, State::Down { .. });
+    world.until(NodeId::FIRST, is_down).await;
+    let newest = world.first().cluster.inner.parts.map.get();
+
+    // As if the control shard had been here alone when it left.
+    let mut old = Map::clone(&newest);
+    old.epoch = Epoch(1);
+    let own = old.devices.iter().find(|(_, one)| one.node == away);
+    let control = Replicas {
+        voters: vec![*own.unwrap().0],
+        ..Replicas::default()
+    };
+    old.shards.insert(ShardId::CONTROL, control);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.table.lock().dead.remove(&away);
+    world.start(tcp, home(200), credentials, old);
+    world.until(away, |map| map.epoch >= newest.epoch).await;
+    let is_up = |map: &Map| matches!(map.nodes[&away].state, State::Up);
+    world.until(NodeId::FIRST, is_up).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

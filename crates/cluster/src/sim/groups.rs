@@ -185,12 +185,18 @@ impl Replication for Groups {
         .boxed()
     }
 
-    fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
+    fn receive(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        message: Bytes,
+    ) -> Option<(DeviceId, Bytes)> {
         let mail = self.shared.open(&message);
         if let (Some(replica), Some(Mail::Message(from, message))) = (self.get(shard, device), mail)
         {
             replica.receive(from, *message);
         }
+        None
     }
 
     fn receive_piece(

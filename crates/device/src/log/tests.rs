@@ -1,6 +1,7 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use base::DeviceId;
 use base::env::BLOCK_BYTES;
@@ -331,6 +332,33 @@ fn nobody_waits_for_a_log_that_panicked() {
         world.disk.heal();
         assert!(world.marks().unwrap().starts_with(&[0, 1, 2]));
     }
+}
+
+#[test]
+fn a_log_whose_write_does_not_end_is_told_from_a_slow_one() {
+    let world = World::new();
+    let log = Log::open(
+        &world.env,
+        &dir(),
+        &world.health,
+        &world.config,
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    world.disk.hang_when(|call, _| call == Call::Write);
+    let answer = append(&log, vec![entry(0)]);
+    while world.disk.calls_hung() == 0 {
+        thread::yield_now();
+    }
+    let now = world.env.clock.monotonic();
+    let hangs_after = |time| world.health.hangs(now + time);
+    assert!(!hangs_after(Duration::from_secs(9)));
+    assert!(hangs_after(Duration::from_secs(10)));
+    // It is no failure: the write may end yet.
+    assert_eq!(world.health.state(), State::Healthy);
+    world.disk.heal();
+    answer.recv().unwrap().unwrap();
+    assert!(!hangs_after(Duration::from_secs(1000)));
 }
 
 #[test]

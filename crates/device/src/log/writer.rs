@@ -171,8 +171,10 @@ impl Writer {
 
         let clock = &self.shared.env.clock;
         let started = clock.monotonic();
+        self.shared.health.log_writes(Some(started));
         let whole = IoSlice::new(self.buffer.take(bytes, BATCH_BYTES));
         let written = self.file.write_at(&[whole], self.offset);
+        self.shared.health.log_writes(None);
         let metrics = &self.shared.metrics;
         metrics.write_duration.observe(clock.monotonic() - started);
         if let Err(error) = written {

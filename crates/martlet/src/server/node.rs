@@ -239,7 +239,9 @@ fn reports(
     move || {
         let report = |device: &Device| {
             let space = device.space().ok();
-            let works = device.health().state() == State::Healthy && !server.hangs(device.id());
+            let (health, now) = (device.health(), device.env().clock.monotonic());
+            let hangs = health.hangs(now) || server.hangs(device.id());
+            let works = health.state() == State::Healthy && !hangs;
             let is_good = works && space.is_some();
             DeviceReport {
                 device: device.id(),

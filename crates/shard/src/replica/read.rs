@@ -28,12 +28,12 @@ impl Replica {
             state.tokens += 1;
             let token = state.tokens;
             state.asking.push((token, tell));
-            state.raft.read(self.now(), token);
-            self.act(&mut state);
+            let now = self.now();
+            state.raft.read(now, token);
             if !state.is_leader() {
-                // All that have come until the task runs are asked for together.
-                self.signal.changed.notify_one();
+                state.raft.pump(now);
             }
+            self.act(&mut state);
             answer
         };
         answer.await.ok().flatten()

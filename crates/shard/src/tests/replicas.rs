@@ -130,6 +130,39 @@ async fn who_follows_shows_all_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_readers_on_another_node_ask_is_answered_at_once() {
+    let world = World::new(3, 1);
+    let shards = world.open().await;
+    grow(&shards).await;
+    write(first(&shards), |batch| batch.put("k", "v")).await;
+    let before = led(&shards).unwrap();
+    let leader = shards.table.get(SHARD, before.leader).unwrap();
+    let followers = before.voters.iter().filter(|(on, _)| **on != before.leader);
+    for (device, id) in followers {
+        let say = |body| raft::Message {
+            from: *id,
+            to: leader.id(),
+            term: before.term,
+            body,
+        };
+        // Its lock may be taken in this moment: then the answer comes by itself.
+        let answer = until("an answer", async || {
+            leader.converse(*device, say(raft::Body::ReadIndex { number: 7 }))
+        });
+        let answer = answer.await;
+        assert_eq!((answer.from, answer.to), (leader.id(), *id));
+        let raft::Body::ReadIndexReply { number: 7, index } = answer.body else {
+            panic!("{answer:?}");
+        };
+        assert!(index >= leader.position());
+        // What is not for readers is for the replica's task.
+        let vote = raft::Body::VoteReply { granted: false };
+        assert_eq!(leader.converse(*device, say(vote)), None);
+    }
+    shards.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_leaves_takes_nothing_with_it_and_comes_back_as_another() {
     let world = World::new(3, 1);
     let shards = world.open().await;

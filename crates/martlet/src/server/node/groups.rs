@@ -126,10 +126,13 @@ impl Replication for Groups {
         .boxed()
     }
 
-    fn receive(&self, device: DeviceId, shard: ShardId, message: Bytes) {
-        if let Ok(shards) = self.shards() {
-            shards.receive(device, shard, message);
-        }
+    fn receive(
+        &self,
+        device: DeviceId,
+        shard: ShardId,
+        message: Bytes,
+    ) -> Option<(DeviceId, Bytes)> {
+        self.shards().ok()?.receive(device, shard, message)
     }
 
     fn receive_piece(
