@@ -5,6 +5,7 @@
 //! everything that they saw ([`history`]) must be explained by one copy of each object.
 
 mod availability;
+mod devices;
 mod fault;
 mod history;
 mod late;
@@ -72,6 +73,8 @@ struct Node {
     volume: Option<Volume>,
     /// As it is started again after it has joined.
     launch: Launch,
+    /// A second data directory.
+    further: Option<PathBuf>,
     endpoint: Endpoint,
     /// Where other nodes find it.
     node_address: SocketAddr,
@@ -129,6 +132,7 @@ impl Cluster {
             server: Some(server),
             volume,
             launch,
+            further: None,
             endpoint,
             node_address,
         });
@@ -187,8 +191,25 @@ impl Cluster {
     /// Starts a node and returns at once, ready or not.
     pub fn start(&mut self, node: Number) -> Result<()> {
         let node = &mut self.nodes[node];
-        node.server = Some(node.launch.spawn()?);
+        let launch = match &node.further {
+            Some(further) => node
+                .launch
+                .clone()
+                .with("--data", &further.display().to_string()),
+            None => node.launch.clone(),
+        };
+        node.server = Some(launch.spawn()?);
         Ok(())
+    }
+
+    /// Stops a node in good order, and starts it with this second directory or without one. The first one was there.
+    fn restart_with(&mut self, number: Number, further: Option<PathBuf>) -> Result<()> {
+        let node = &mut self.nodes[number];
+        let status = node.server.take().context("it runs")?.stop()?;
+        promised!(status.success(), "node {number} stopped with {status}");
+        node.further = further;
+        self.start(number)?;
+        self.wait_until_ready(number)
     }
 
     pub fn wait_until_ready(&mut self, node: Number) -> Result<()> {
@@ -292,7 +313,11 @@ impl Cluster {
             let status = server.stop().with_context(|| format!("node {number}"))?;
             promised!(status.success(), "node {number} stopped with {status}");
         }
-        let data: Vec<_> = self.nodes.iter().map(|node| &node.launch.data).collect();
+        let mut data = Vec::new();
+        for node in &self.nodes {
+            data.push(&node.launch.data);
+            data.extend(&node.further);
+        }
         let (is_good, found) = server::look(&self.setup.binary, &data)?;
         promised!(is_good, "martlet check: {found}");
         Ok(found)

@@ -41,6 +41,8 @@ enum Story {
     Availability,
     /// One node more at a time
     Growth,
+    /// Each node gets a second device, which is taken from it again
+    Devices,
 }
 
 impl Story {
@@ -54,6 +56,7 @@ impl Story {
             Self::LateWriters => Scenario::LateWriters,
             Self::Availability => Scenario::Availability,
             Self::Growth => Scenario::Growth,
+            Self::Devices => Scenario::Devices,
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use base::NodeId;
 use base::env::Env;
 use bytes::Bytes;
-use cluster::control::{Losses, TokenState};
+use cluster::control::{Losses, Part, TokenState};
 use cluster::{Cluster, Declined, TOKEN_LIFE};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use namespace::{Created, Namespace};
@@ -15,7 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::Prometheus;
 use crate::api::{
-    Fault, Generated, PutNode, PutPassword, PutUser, RequestList, Status, Token, TokenEntry,
+    Fault, Generated, PutPart, PutPassword, PutUser, RequestList, Status, Token, TokenEntry,
     TokenList, UserEntry, UserList,
 };
 use crate::authority::{Door, Verdict, judge};
@@ -139,10 +138,10 @@ impl<S: System> Admin<S> {
             Route::Tokens if request.method() == http::Method::POST => self.create_token().await,
             Route::Tokens => Ok(json(StatusCode::OK, &self.tokens().await?)),
             Route::Token(id) => self.remove_token(id).await,
-            Route::Node { number, lossy } if request.method() == http::Method::DELETE => {
-                self.remove_node(NodeId(number), lossy).await
+            Route::Part { part, lossy } if request.method() == http::Method::DELETE => {
+                self.remove_part(part, lossy).await
             }
-            Route::Node { number, .. } => self.change_node(NodeId(number), request).await,
+            Route::Part { part, .. } => self.change_part(part, request).await,
         }
     }
 
@@ -180,30 +179,37 @@ impl<S: System> Admin<S> {
         Ok(no_content())
     }
 
-    async fn change_node(
+    async fn change_part(
         &self,
-        node: NodeId,
+        part: Part,
         request: &Request<Bytes>,
     ) -> Result<Response<String>, Refusal> {
-        let put: PutNode = parse(request.body())?;
+        let put: PutPart = parse(request.body())?;
         let cluster = self.cluster()?;
-        if let Some(zone) = put.zone {
-            cluster.set_zone(node, zone).await?;
+        match (part, put.zone) {
+            (_, None) => {}
+            (Part::Node(node), Some(zone)) => cluster.set_zone(node, zone).await?,
+            (Part::Device(_), Some(_)) => {
+                return refuse(
+                    StatusCode::BAD_REQUEST,
+                    "a device is in the zone of its node",
+                );
+            }
         }
         if let Some(is_draining) = put.draining {
-            cluster.drain(node, is_draining).await?;
-            tracing::info!(%node, is_draining, "node changed");
+            cluster.drain(part, is_draining).await?;
+            tracing::info!(%part, is_draining, "changed");
         }
         Ok(json(StatusCode::OK, &serde_json::json!({})))
     }
 
-    async fn remove_node(&self, node: NodeId, lossy: bool) -> Result<Response<String>, Refusal> {
+    async fn remove_part(&self, part: Part, lossy: bool) -> Result<Response<String>, Refusal> {
         let losses = match lossy {
             true => Losses::Accepted,
             false => Losses::Refused,
         };
-        self.cluster()?.remove(node, losses).await?;
-        tracing::info!(%node, "node removed");
+        self.cluster()?.remove(part, losses).await?;
+        tracing::info!(%part, "removed");
         Ok(no_content())
     }
 

@@ -1,5 +1,6 @@
 //! The JSON of the control API, for both its ends.
 
+use base::DeviceId;
 use namespace::Role;
 use serde::{Deserialize, Serialize};
 
@@ -109,12 +110,26 @@ pub fn token_id(text: &str) -> Option<u64> {
     is_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// `PUT /admin/nodes/NUMBER`: what is to be otherwise.
+/// Reads a device's id: 32 hexadecimal digits after a `d`, or without it.
+pub fn device_id(text: &str) -> Option<DeviceId> {
+    let text = text
+        .strip_prefix('d')
+        .filter(|rest| rest.len() == 32)
+        .unwrap_or(text);
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = is_hex
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten();
+    id.map(DeviceId)
+}
+
+/// `PUT /admin/nodes/NUMBER` and `PUT /admin/devices/ID`: what is to be otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PutNode {
+pub struct PutPart {
     /// Whether it is to give away all that it holds.
     pub draining: Option<bool>,
+    /// Of a node alone.
     pub zone: Option<String>,
 }
 

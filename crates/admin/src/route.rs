@@ -1,5 +1,7 @@
 //! What a path and a method ask for.
 
+use base::NodeId;
+use cluster::control::Part;
 use http::Method;
 
 use crate::api;
@@ -23,9 +25,9 @@ pub(crate) enum Route {
     Tokens,
     /// A join token, by its id.
     Token(u64),
-    /// A node; whether data that would be lost with it may be.
-    Node {
-        number: u32,
+    /// A node or a device; whether data that would be lost with it may be.
+    Part {
+        part: Part,
         lossy: bool,
     },
 }
@@ -57,14 +59,10 @@ impl Route {
             }),
             ["admin", "tokens"] => Some(Self::Tokens),
             ["admin", "tokens", id] => api::token_id(id).map(Self::Token),
-            ["admin", "nodes", number] => number.parse().ok().map(|number| Self::Node {
-                number,
-                lossy: false,
-            }),
-            ["admin", "nodes", number, "lossy"] => number.parse().ok().map(|number| Self::Node {
-                number,
-                lossy: true,
-            }),
+            ["admin", kind, name] => part(kind, name).map(|part| Self::Part { part, lossy: false }),
+            ["admin", kind, name, "lossy"] => {
+                part(kind, name).map(|part| Self::Part { part, lossy: true })
+            }
             _ => None,
         }
     }
@@ -79,8 +77,8 @@ impl Route {
             Self::Password { .. } => "PUT",
             Self::Tokens => "GET, HEAD, POST",
             Self::Token(_) => "DELETE",
-            Self::Node { lossy: false, .. } => "PUT, DELETE",
-            Self::Node { lossy: true, .. } => "DELETE",
+            Self::Part { lossy: false, .. } => "PUT, DELETE",
+            Self::Part { lossy: true, .. } => "DELETE",
         }
     }
 
@@ -91,8 +89,18 @@ impl Route {
     }
 }
 
+fn part(kind: &str, name: &str) -> Option<Part> {
+    match kind {
+        "nodes" => name.parse().ok().map(|number| Part::Node(NodeId(number))),
+        "devices" => api::device_id(name).map(Part::Device),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use base::DeviceId;
+
     use super::*;
 
     #[track_caller]
@@ -120,12 +128,26 @@ mod tests {
         check("/admin/tokens/00000000000000ff", Some("Token(255) DELETE"));
         check(
             "/admin/nodes/3",
-            Some("Node { number: 3, lossy: false } PUT, DELETE"),
+            Some("Part { part: Node(n3), lossy: false } PUT, DELETE"),
         );
         check(
             "/admin/nodes/3/lossy",
-            Some("Node { number: 3, lossy: true } DELETE"),
+            Some("Part { part: Node(n3), lossy: true } DELETE"),
         );
+    }
+
+    #[test]
+    fn a_device_is_named_by_its_digits() {
+        let id = format!("{:032x}", 0xab);
+        for (path, lossy, methods) in [
+            (format!("/admin/devices/{id}"), false, "PUT, DELETE"),
+            (format!("/admin/devices/d{id}/lossy"), true, "DELETE"),
+        ] {
+            let part = Part::Device(DeviceId(0xab));
+            let route = Route::Part { part, lossy };
+            assert_eq!(route.allow(), methods);
+            assert_eq!(Route::of(&path), Some(route));
+        }
     }
 
     #[test]
@@ -146,6 +168,8 @@ mod tests {
         check("/admin/tokens/ff", None);
         check("/admin/tokens/+0000000000000ff", None);
         check("/admin/nodes/x", None);
+        check("/admin/devices/3", None);
+        check("/admin/zones/3", None);
         check("/admin/nodes/3/x", None);
         check("/admin/users/a/b/c", None);
         check("/admin/users/%ff/b", None);

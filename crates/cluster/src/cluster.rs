@@ -30,7 +30,7 @@ use shard::{Execution, Procedure, Shard};
 use tokio::sync::Notify;
 
 use crate::agent::{self, Agent};
-use crate::control::{self, AddToken, Drain, Losses, Refusal, Remove, SetZone, TokenState};
+use crate::control::{self, AddToken, Drain, Losses, Part, Refusal, Remove, SetZone, TokenState};
 use crate::directory::Directory;
 use crate::health::{self, Now};
 use crate::heard::Heard;
@@ -270,18 +270,18 @@ impl Cluster {
         self.execute(control::RemoveToken { id }).await
     }
 
-    /// Lets a node give away all that it holds, or be used again.
-    pub async fn drain(&self, node: NodeId, is_draining: bool) -> Result<(), Declined> {
-        self.execute(Drain { node, is_draining }).await
+    /// Lets a node or a device give away all that it holds, or be used again.
+    pub async fn drain(&self, part: Part, is_draining: bool) -> Result<(), Declined> {
+        self.execute(Drain { part, is_draining }).await
     }
 
     pub async fn set_zone(&self, node: NodeId, zone: String) -> Result<(), Declined> {
         self.execute(SetZone { node, zone }).await
     }
 
-    /// Removes a node for ever.
-    pub async fn remove(&self, node: NodeId, losses: Losses) -> Result<(), Declined> {
-        self.execute(Remove { node, losses }).await
+    /// Removes a node or a device for ever.
+    pub async fn remove(&self, part: Part, losses: Losses) -> Result<(), Declined> {
+        self.execute(Remove { part, losses }).await
     }
 
     async fn execute<P>(&self, procedure: P) -> Result<P::Output, Declined>

@@ -16,11 +16,12 @@ use map::Map;
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Registry, View};
 
-pub use nodes::{AddDevices, Drain, Found, Losses, Remove, SetZone};
+pub use nodes::{Drain, Found, Losses, Part, Remove, SetZone};
 pub use reign::{Advance, ReadMap, Seize};
 #[cfg(test)]
 pub(crate) use row::MAP as MAP_ROW;
 pub use row::authority;
+pub(crate) use tokens::DEVICES_MAX;
 pub use tokens::{AddToken, Establish, JoinRequest, ListTokens, RemoveToken, TokenState};
 pub use tokens::{Join, Joined};
 
@@ -30,29 +31,29 @@ mod tests;
 /// Why the control group refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
-    #[error("there is no node {0}")]
-    NoNode(NodeId),
+    #[error("there is no {0}")]
+    Unknown(Part),
     /// It holds something, and is expected back.
     #[error(
-        "node {node} still holds {groups} groups and {shards} shards: drain it first, or wait until it \
+        "{part} still holds {groups} groups and {shards} shards: drain it first, or wait until it \
          is out"
     )]
     Holds {
-        node: NodeId,
+        part: Part,
         groups: usize,
         shards: usize,
     },
     /// It is out, but what it has is nowhere else.
-    #[error(
-        "node {node} has the only copy of {groups} groups and {shards} shards: they would be lost"
-    )]
+    #[error("{part} has the only copy of {groups} groups and {shards} shards: they would be lost")]
     OnlyCopy {
-        node: NodeId,
+        part: Part,
         groups: usize,
         shards: usize,
     },
-    #[error("the last node that is not being drained cannot be drained")]
-    LastNode,
+    #[error(
+        "the last device that is not being drained cannot be drained, nor the last one be removed"
+    )]
+    Last,
     #[error("a zone's name has at most {} bytes", nodes::ZONE_BYTES_MAX)]
     ZoneTooLong,
     /// Removed, forgotten after its expiry, or never there.
@@ -121,7 +122,6 @@ fn put_map(batch: &mut Batch, map: &Map) {
 pub fn registry(registry: Registry) -> Registry {
     registry
         .procedure::<Found>()
-        .procedure::<AddDevices>()
         .procedure::<Drain>()
         .procedure::<Remove>()
         .procedure::<SetZone>()

@@ -15,6 +15,7 @@ use std::time::Duration;
 use base::{DeviceId, NodeId};
 use map::{Device, Epoch, Fill, Map, Observed, Step, next_steps};
 
+use crate::control::DEVICES_MAX;
 use crate::health::{self, Health, Now};
 use crate::report::{Condition, DeviceReport, Report};
 
@@ -46,6 +47,8 @@ pub struct Controller {
     /// The last that was said of each.
     reported: BTreeMap<DeviceId, DeviceReport>,
     addresses: BTreeMap<NodeId, Vec<String>>,
+    /// Devices that nodes have got, as each said last.
+    newcomers: BTreeMap<NodeId, Vec<DeviceReport>>,
     observed: Observed,
     /// A change was given out and nothing was heard of it yet.
     is_changing: bool,
@@ -68,6 +71,7 @@ impl Controller {
             devices: Health::new(config),
             reported: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            newcomers: BTreeMap::new(),
             observed: Observed::default(),
             is_changing: false,
             silence: config.silence,
@@ -121,19 +125,21 @@ impl Controller {
     fn take(&mut self, now: Now, node: NodeId, report: Report) {
         self.nodes.hear(node, now.monotonic);
         self.addresses.insert(node, report.addresses);
+        self.newcomers.remove(&node);
         for device in report.devices {
             let id = device.device;
-            // A device that was moved to another node by hand is not that one's before the map says so.
-            if self
-                .map
-                .devices
-                .get(&id)
-                .is_none_or(|known| known.node != node)
-            {
+            let known = self.map.devices.get(&id).map(|known| known.node);
+            if known.is_none() && device.condition == Condition::New {
+                self.newcomers.entry(node).or_default().push(device);
+                continue;
+            }
+            // A device that was moved to another node by hand is not that one's before the map says so, and one that
+            // was removed is nobody's.
+            if known != Some(node) {
                 continue;
             }
             match device.condition {
-                Condition::Good => self.devices.hear(id, now.monotonic),
+                Condition::Good | Condition::New => self.devices.hear(id, now.monotonic),
                 Condition::Broken => self.devices.hear_broken(id, now.monotonic),
             }
             self.reported.insert(id, device);
@@ -169,6 +175,7 @@ impl Controller {
         self.devices.retain(|id| map.devices.contains_key(id));
         self.reported.retain(|id, _| map.devices.contains_key(id));
         self.addresses.retain(|id, _| map.nodes.contains_key(id));
+        self.newcomers.retain(|id, _| map.nodes.contains_key(id));
         let filled = &mut self.observed.filled;
         filled.retain(|entry| is_filling(map, entry));
     }
@@ -212,11 +219,30 @@ impl Controller {
                 });
             }
         }
+        steps.extend(self.newcomers());
         for (id, device) in &map.devices {
             // A device whose node is silent is as it was.
             if !self.nodes.is_silent(device.node, now.monotonic) {
                 steps.extend(self.device(*id, device, now));
             }
+        }
+        steps
+    }
+
+    /// Devices that are to be in the map, as many as there may be of a node.
+    fn newcomers(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (node, reported) in &self.newcomers {
+            let known = self.map.devices.values().filter(|one| one.node == *node);
+            let room = DEVICES_MAX.saturating_sub(known.count());
+            let new = reported
+                .iter()
+                .filter(|one| !self.map.devices.contains_key(&one.device));
+            steps.extend(new.take(room).map(|one| Step::Device {
+                device: one.device,
+                node: *node,
+                bytes: one.bytes,
+            }));
         }
         steps
     }

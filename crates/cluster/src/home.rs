@@ -1,4 +1,5 @@
-//! What a node keeps in its first data directory: who it is, and the newest map that it knows.
+//! What a node keeps in each of its data directories, since any disk may die: who it is, and the newest map that
+//! it knows.
 //!
 //! Files are written whole: beside their place, synced, renamed, directory synced. So one that is there is
 //! complete, whenever the power went. Bytes are in docs/formats/node.md.
@@ -43,7 +44,8 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Home {
     env: Env,
-    dir: PathBuf,
+    /// There is one at least.
+    dirs: Vec<PathBuf>,
 }
 
 /// Who wants to join: kept until it has joined and its devices are made, so that one who asks again is
@@ -61,17 +63,24 @@ struct JoiningFile {
 }
 
 impl Home {
-    /// The node whose first data directory is `dir`.
-    pub fn new(env: Env, dir: &Path) -> Self {
-        Self {
-            env,
-            dir: dir.to_owned(),
-        }
+    /// The node with these data directories.
+    pub fn new(env: Env, dirs: &[PathBuf]) -> Self {
+        assert!(!dirs.is_empty(), "a node has a directory");
+        let dirs = dirs.to_vec();
+        Self { env, dirs }
     }
 
-    /// Who this node is. `None`: nobody yet.
+    /// Who this node is: as the first directory has it that says so. `None`: nobody yet.
+    ///
+    /// # Errors
+    /// If none says so, and one cannot be read.
     pub fn credentials(&self) -> Result<Option<Credentials>, Error> {
-        let path = self.secret(CREDENTIALS);
+        let read = self.dirs.iter().map(|dir| self.credentials_in(dir));
+        settle(read).map(|found| found.into_iter().next())
+    }
+
+    fn credentials_in(&self, dir: &Path) -> Result<Option<Credentials>, Error> {
+        let path = dir.join(DIR).join(CREDENTIALS);
         let Some(bytes) = self.read(&path, SECRET_BYTES_MAX)? else {
             return Ok(None);
         };
@@ -80,14 +89,38 @@ impl Home {
         Ok(Some(credentials))
     }
 
+    /// Keeps them in all directories.
+    ///
+    /// # Errors
+    /// If one at least could not be written; others may have been.
     pub fn keep_credentials(&self, credentials: &Credentials) -> Result<(), Error> {
-        self.make_dir()?;
-        self.write(&self.secret(CREDENTIALS), credentials.to_pem().as_bytes())
+        let pem = credentials.to_pem();
+        let keep = |dir: &PathBuf| {
+            self.make_dir(dir)?;
+            self.write(&dir.join(DIR).join(CREDENTIALS), pem.as_bytes())
+        };
+        self.dirs.iter().try_for_each(keep)
+    }
+
+    /// Keeps them where they are not yet: in directories that were added.
+    pub fn spread_credentials(&self, credentials: &Credentials) -> Result<(), Error> {
+        let lacks = |dir: &&PathBuf| matches!(self.credentials_in(dir), Ok(None));
+        let dirs: Vec<_> = self.dirs.iter().filter(lacks).cloned().collect();
+        let env = self.env.clone();
+        Self { env, dirs }.keep_credentials(credentials)
     }
 
     /// The newest map that this node knew. `None`: it never knew one.
+    ///
+    /// # Errors
+    /// If none is found, and one cannot be read.
     pub fn map(&self) -> Result<Option<Map>, Error> {
-        let path = self.dir.join(MAP);
+        let read = self.dirs.iter().map(|dir| self.map_in(dir));
+        settle(read).map(|found| found.into_iter().max_by_key(|map| map.epoch))
+    }
+
+    fn map_in(&self, dir: &Path) -> Result<Option<Map>, Error> {
+        let path = dir.join(MAP);
         let Some(bytes) = self.read(&path, MAP_BYTES_MAX)? else {
             return Ok(None);
         };
@@ -95,8 +128,18 @@ impl Home {
         map.map(Some).map_err(|error| damaged(&path, error))
     }
 
+    /// Keeps it in every directory that takes it.
+    ///
+    /// # Errors
+    /// Of one that does not.
     pub fn keep_map(&self, map: &Map) -> Result<(), Error> {
-        self.write(&self.dir.join(MAP), &with_checksum(map.encode()))
+        let bytes = with_checksum(map.encode());
+        let kept = self
+            .dirs
+            .iter()
+            .map(|dir| self.write(&dir.join(MAP), &bytes));
+        // To the end, whatever becomes of one.
+        kept.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// Who wants to join with so many devices: the same one as the last time, or a new one.
@@ -121,7 +164,7 @@ impl Home {
         };
         let bytes = postcard::to_extend(&file, vec![VERSION]);
         let bytes = bytes.expect("texts and numbers can be written");
-        self.make_dir()?;
+        self.make_dir(self.first())?;
         self.write(&self.secret(JOINING), &with_checksum(bytes))?;
         Ok(joining)
     }
@@ -150,17 +193,22 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed("removing", &path, error)),
         }
-        let dir = self.dir.join(DIR);
+        let dir = self.first().join(DIR);
         let synced = self.env.disk.sync_dir(&dir);
         synced.map_err(|error| failed("syncing", &dir, error))
     }
 
-    fn secret(&self, name: &str) -> PathBuf {
-        self.dir.join(DIR).join(name)
+    /// Where it is written who is joining: then nothing is in any of them yet.
+    fn first(&self) -> &Path {
+        &self.dirs[0]
     }
 
-    fn make_dir(&self) -> Result<(), Error> {
-        let dir = self.dir.join(DIR);
+    fn secret(&self, name: &str) -> PathBuf {
+        self.first().join(DIR).join(name)
+    }
+
+    fn make_dir(&self, dir: &Path) -> Result<(), Error> {
+        let dir = dir.join(DIR);
         let made = self.env.disk.create_dir(&dir);
         made.map_err(|error| failed("making", &dir, error))
     }
@@ -199,6 +247,25 @@ impl Home {
     }
 }
 
+/// What the directories have. What one has counts, also if another cannot be read.
+fn settle<T>(read: impl Iterator<Item = Result<Option<T>, Error>>) -> Result<Vec<T>, Error> {
+    let (mut found, mut wrong) = (Vec::new(), None);
+    for one in read {
+        match one {
+            Ok(one) => found.extend(one),
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
+    }
+    match (wrong, found.is_empty()) {
+        (Some(error), true) => Err(error),
+        (Some(error), false) => {
+            tracing::warn!(%error, "another directory has it");
+            Ok(found)
+        }
+        (None, _) => Ok(found),
+    }
+}
+
 fn failed(what: &'static str, path: &Path, source: io::Error) -> Error {
     let path = path.to_owned();
     Error::Io { what, path, source }
@@ -234,7 +301,7 @@ mod tests {
     fn home() -> (Home, SimDisk) {
         let (env, disk, _) = testkit::env(1, 1 << 20);
         env.disk.create_dir(Path::new("/data")).unwrap();
-        (Home::new(env, Path::new("/data")), disk)
+        (Home::new(env, &["/data".into()]), disk)
     }
 
     fn credentials() -> Credentials {
@@ -268,6 +335,38 @@ mod tests {
         home.has_joined().unwrap();
         home.has_joined().unwrap();
         assert!(home.is_joining().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_or_damaged_is_made_up_for_by_another() {
+        let (env, _, _) = testkit::env(1, 1 << 20);
+        let dirs = [PathBuf::from("/one"), PathBuf::from("/two")];
+        dirs.iter()
+            .for_each(|dir| env.disk.create_dir(dir).unwrap());
+        let home = Home::new(env.clone(), &dirs[..1]);
+        let credentials = credentials();
+        home.keep_credentials(&credentials).unwrap();
+        let older = Map::default().with_devices([DeviceId(1)]);
+        home.keep_map(&older).unwrap();
+        let home = Home::new(env.clone(), &dirs);
+        home.spread_credentials(&credentials).unwrap();
+        let newer = older.with_devices([DeviceId(2)]);
+        home.keep_map(&newer).unwrap();
+        Home::new(env.clone(), &dirs[..1]).keep_map(&older).unwrap();
+        let is_there = |home: &Home| {
+            assert_eq!(home.map().unwrap().unwrap(), newer);
+            let kept = home.credentials().unwrap().unwrap();
+            assert_eq!(kept.to_pem(), credentials.to_pem());
+        };
+        is_there(&home);
+        is_there(&Home::new(env.clone(), &dirs[1..]));
+        for name in ["map", "node/credentials.pem"] {
+            let file = env.disk.open(&dirs[0].join(name), Open::Write).unwrap();
+            file.write_at(&[IoSlice::new(b"?")], 5).unwrap();
+        }
+        is_there(&home);
+        // The disk is not mounted.
+        is_there(&Home::new(env, &["/empty".into(), dirs[1].clone()]));
     }
 
     #[test]

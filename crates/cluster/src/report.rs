@@ -13,6 +13,8 @@ pub enum Condition {
     Good,
     /// It takes no writes, or nothing at all.
     Broken,
+    /// As good, and it has never served: it is to be one of the cluster's.
+    New,
 }
 
 /// A device of the reporting node.

@@ -81,6 +81,19 @@ pub struct Device {
     pub is_draining: bool,
 }
 
+impl Device {
+    /// One that has just come.
+    pub fn new(node: NodeId, bytes: u64) -> Self {
+        Self {
+            node,
+            bytes,
+            bytes_free: bytes,
+            state: State::Up,
+            is_draining: false,
+        }
+    }
+}
+
 /// A set of devices that hold the same chunks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -214,14 +227,7 @@ impl Map {
             }
             map.nodes.entry(NodeId::FIRST).or_default();
             map.last_node = map.last_node.max(NodeId::FIRST);
-            let device = Device {
-                node: NodeId::FIRST,
-                bytes: 0,
-                bytes_free: 0,
-                state: State::Up,
-                is_draining: false,
-            };
-            map.devices.insert(id, device);
+            map.devices.insert(id, Device::new(NodeId::FIRST, 0));
             let group = Group::new(map.epoch, &[id], false);
             map.groups.insert(map.next_group(), group);
         }

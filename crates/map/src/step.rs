@@ -23,6 +23,12 @@ pub enum Step {
         bytes: u64,
         bytes_free: u64,
     },
+    /// A node has got a device.
+    Device {
+        device: DeviceId,
+        node: NodeId,
+        bytes: u64,
+    },
     /// Where a node's port is now.
     Address {
         node: NodeId,
@@ -105,6 +111,11 @@ impl Map {
                 let device = self.device(*device);
                 (device.bytes, device.bytes_free) = (*bytes, *bytes_free);
             }
+            Step::Device {
+                device,
+                node,
+                bytes,
+            } => drop(self.devices.insert(*device, Device::new(*node, *bytes))),
             Step::Address { node, addresses } => {
                 let node = self.nodes.get_mut(node).expect("a node of this map");
                 node.addresses.clone_from(addresses);
@@ -210,6 +221,7 @@ impl fmt::Display for Step {
             Self::Space {
                 device, bytes_free, ..
             } => write!(f, "device {device} has {bytes_free} bytes free"),
+            Self::Device { device, node, .. } => write!(f, "node {node} has got device {device}"),
             Self::Address { node, addresses } => write!(f, "node {node} is at {addresses:?}"),
             Self::Found { shard, .. } => write!(f, "shard {shard} is known"),
             Self::Join { shard, device } => write!(f, "shard {shard} is copied to {device}"),

@@ -34,6 +34,8 @@ pub(crate) enum Top {
     Token(TokenArgs),
     /// List, drain, move and remove the nodes of a cluster
     Node(NodeArgs),
+    /// List, drain and remove the devices of a cluster's nodes
+    Device(DeviceArgs),
     /// Verify data directories while no server runs on them
     Check(CheckArgs),
     /// Load a server and measure its answers
@@ -307,6 +309,54 @@ pub(crate) enum NodeCommand {
     Remove {
         #[arg(value_name = "NODE")]
         node: u32,
+        /// Also if it holds the only copies of something, which are lost then
+        #[arg(long)]
+        accept_loss: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    #[command(subcommand)]
+    pub(crate) command: DeviceCommand,
+}
+
+/// The beginning of a device's id is enough.
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A node gets a further device when it is started with one --data more. To replace a device, add \
+                  one, drain the old one, remove it, and start the node without it. One that has died is drained \
+                  by itself after ten minutes."
+)]
+pub(crate) enum DeviceCommand {
+    /// List the devices of all nodes, and how they are
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Let a device give away all that it holds; `martlet device list` says when it has
+    Drain {
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Use a device again that was being drained
+    Undrain {
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Remove a device that holds nothing any more, for ever
+    Remove {
+        #[arg(value_name = "DEVICE")]
+        device: String,
         /// Also if it holds the only copies of something, which are lost then
         #[arg(long)]
         accept_loss: bool,

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Top::Status(args) => status::run(&args),
         Top::Token(args) => node::token(args.command),
         Top::Node(args) => node::run(args.command),
+        Top::Device(args) => node::device(args.command),
         Top::Bench(args) => bench::run(*args),
         Top::Check(args) => check::run(&args),
     };

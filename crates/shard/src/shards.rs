@@ -79,7 +79,8 @@ impl Shards {
     /// replica anywhere is unavailable; the others serve.
     ///
     /// # Errors
-    /// What is wrong with a device that does not open.
+    /// What is wrong with a device that does not open. Where there are other nodes and other devices, that one fails
+    /// and the others serve.
     pub async fn open(
         env: &Env,
         devices: Vec<Device>,
@@ -90,8 +91,9 @@ impl Shards {
         let table = Table::new(env, Post::new(outside));
         let mut hosts = BTreeMap::new();
         let mut flushers = Vec::new();
+        let count_given = devices.len();
         for device in devices {
-            let id = device.id();
+            let (id, health) = (device.id(), device.health().clone());
             let opened = {
                 let config = config.clone();
                 let open = move || Host::open(device, &config);
@@ -101,6 +103,14 @@ impl Shards {
             let Opened { host, replicas } = match opened {
                 Err(device::Error::NotFound) => {
                     info!(device = %id, "the device has no shards");
+                    continue;
+                }
+                // What it has is on other nodes as well.
+                Err(error) if table.post.outside.is_some() && count_given > 1 => {
+                    health.fail(
+                        "opening the shards",
+                        &std::io::Error::other(error.to_string()),
+                    );
                     continue;
                 }
                 opened => opened?,

@@ -12,7 +12,7 @@ use super::availability::{self, Gaps};
 use super::fault::Fault;
 use super::history::Counts;
 use super::load::{Expect, Load};
-use super::{Cluster, Setup, can_cut_power, late, verify};
+use super::{Cluster, Setup, can_cut_power, devices, late, verify};
 use crate::session::Session;
 
 /// What happens.
@@ -34,6 +34,8 @@ pub enum Scenario {
     LateWriters,
     /// From one node to as many as there are to be.
     Growth,
+    /// Each node gets a second device, which is taken from it again.
+    Devices,
 }
 
 /// A run of a scenario.
@@ -106,7 +108,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
-    folder: &'a Path,
+    pub(super) folder: &'a Path,
     pub(super) cluster: Cluster,
     pub(super) session: Session,
     pub(super) random: Rng,
@@ -148,6 +150,10 @@ impl<'a> Run<'a> {
                 self.cluster.grow_to(self.plan.nodes)?;
                 late::strike(&mut self)?;
             }
+            Scenario::Devices => {
+                self.cluster.grow_to(self.plan.nodes)?;
+                devices::come_and_go(&mut self)?;
+            }
             Scenario::Availability => {
                 self.cluster.grow_to(self.plan.nodes)?;
                 self.cluster.wait_until_whole()?;
@@ -163,7 +169,9 @@ impl<'a> Run<'a> {
             }
         }
         match self.plan.scenario {
-            Scenario::Growth => self.cluster.stop_when_nothing_is_left_behind()?,
+            Scenario::Growth | Scenario::Devices => {
+                self.cluster.stop_when_nothing_is_left_behind()?
+            }
             _ => self.cluster.stop()?,
         }
         Ok(self.report)
@@ -217,7 +225,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs clients while `meanwhile` runs, then checks everything that they saw.
-    fn round(
+    pub(super) fn round(
         &mut self,
         expect: Expect,
         meanwhile: impl FnOnce(&mut Self, &Load<'_>, &mut Rng) -> Result<()>,

@@ -106,6 +106,11 @@ fn a_cluster_grows_under_load() {
 }
 
 #[test]
+fn devices_come_and_go_under_load() {
+    check(Scenario::Devices, 3, 0);
+}
+
+#[test]
 fn a_skipped_sync_of_the_log_is_caught() {
     check_is_caught("log-sync-skipped", Scenario::PowerCuts, 1);
 }

@@ -229,7 +229,7 @@ fn home(number: u64) -> Home {
     let (mut env, ..) = testkit::env(number, 1 << 20);
     env.clock = Env::real().clock;
     env.disk.create_dir(Path::new("/data")).unwrap();
-    Home::new(env, Path::new("/data"))
+    Home::new(env, &["/data".into()])
 }
 
 impl World {
@@ -263,6 +263,7 @@ impl World {
             .control
             .execute(control::Found {
                 devices,
+                new: Vec::new(),
                 addresses: Vec::new(),
             })
             .await
@@ -604,13 +605,14 @@ async fn who_was_removed_is_not_let_in_any_more() {
     let service = Service::new(world.first().cluster.clone(), None);
     assert!(rpc::Service::admits(&service, second));
     assert!(!rpc::Service::admits(&service, NodeId(9)));
-    world.first().cluster.drain(second, true).await.unwrap();
+    let part = Part::Node(second);
+    world.first().cluster.drain(part, true).await.unwrap();
     world
         .until(NodeId::FIRST, |map| map.nodes[&second].is_draining)
         .await;
     let deadline = Instant::now() + PATIENCE;
     // Until everything has left it.
-    while let Err(why) = world.first().cluster.remove(second, Losses::Refused).await {
+    while let Err(why) = world.first().cluster.remove(part, Losses::Refused).await {
         assert!(
             matches!(why, Declined::Refused(Refusal::Holds { .. })),
             "{why}"

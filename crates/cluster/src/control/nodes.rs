@@ -1,9 +1,10 @@
-//! What an administrator does with nodes, and what a start does with new devices.
+//! What an administrator does with nodes and devices, and what the start of the first node does.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use base::{DeviceId, NodeId, Timestamp};
-use map::{Device, Map, State};
+use map::{Map, State};
 use serde::{Deserialize, Serialize};
 use shard::{Latch, Procedure, View};
 
@@ -12,11 +13,15 @@ use super::{Planned, Refusal, change_map, map_latch, row};
 /// The map of a thousand nodes must stay a message.
 pub(super) const ZONE_BYTES_MAX: usize = 64;
 
-/// Adds devices of the first node to the map, if they are not in it, and says where it is: whoever joins next
-/// must find it. Gives the map.
+/// Adds devices of the first node to the map, and says where it is: whoever joins next must find it. Gives the map.
+///
+/// A map that has none gets all of them; else only those that are new, since one that was removed is not to come back
+/// because its directory is still there.
 #[derive(Serialize, Deserialize)]
 pub struct Found {
     pub devices: Vec<DeviceId>,
+    /// Those of them that have never served.
+    pub new: Vec<DeviceId>,
     /// Of its node port; none if it has none.
     pub addresses: Vec<String>,
 }
@@ -33,7 +38,11 @@ impl Procedure for Found {
 
     fn plan(&self, _: Timestamp, view: &View) -> Planned<Map> {
         change_map(view, |map| {
-            let mut after = map.with_devices(self.devices.iter().copied());
+            let devices = match map.devices.is_empty() {
+                true => &self.devices,
+                false => &self.new,
+            };
+            let mut after = map.with_devices(devices.iter().copied());
             if let Some(first) = after.nodes.get_mut(&NodeId::FIRST)
                 && !self.addresses.is_empty()
                 && first.addresses != self.addresses
@@ -46,65 +55,44 @@ impl Procedure for Found {
     }
 }
 
-/// Adds new devices of a node that is in the map; those that are in it as its own stay as they are.
-#[derive(Serialize, Deserialize)]
-pub struct AddDevices {
-    pub node: NodeId,
-    /// With the bytes of their file systems.
-    pub devices: Vec<(DeviceId, u64)>,
+/// What can be drained and removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    Node(NodeId),
+    Device(DeviceId),
 }
 
-impl Procedure for AddDevices {
-    const NAME: &'static str = "control.add_devices";
-
-    type Output = Map;
-    type Error = Refusal;
-
-    fn latches(&self) -> Vec<Latch> {
-        map_latch()
-    }
-
-    fn plan(&self, _: Timestamp, view: &View) -> Planned<Map> {
-        change_map(view, |map| self.add(map))
-    }
-}
-
-impl AddDevices {
-    fn add(&self, map: &Map) -> Result<Map, Refusal> {
-        let node = self.node;
-        if !map.nodes.contains_key(&node) {
-            return Err(Refusal::NoNode(node));
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(NodeId(number)) => write!(f, "node {number}"),
+            Self::Device(device) => write!(f, "device {device}"),
         }
-        let mut after = map.clone();
-        for (id, bytes) in &self.devices {
-            match map.devices.get(id) {
-                Some(known) if known.node == node => {}
-                Some(_) => return Err(Refusal::DeviceKnown(*id)),
-                None => drop(after.devices.insert(*id, new_device(node, *bytes))),
+    }
+}
+
+impl Part {
+    /// Its devices, and whether it is out.
+    fn look(self, map: &Map) -> Result<(BTreeSet<DeviceId>, bool), Refusal> {
+        match self {
+            Self::Node(node) => {
+                let state = map.nodes.get(&node).ok_or(Refusal::Unknown(self))?.state;
+                let devices = map.devices.iter().filter(|(_, one)| one.node == node);
+                let devices = devices.map(|(id, _)| *id).collect();
+                Ok((devices, state == State::Out))
             }
+            Self::Device(device) if map.devices.contains_key(&device) => {
+                Ok(([device].into(), map.is_out(device)))
+            }
+            Self::Device(_) => Err(Refusal::Unknown(self)),
         }
-        if after != *map {
-            after.epoch = map.epoch.next();
-        }
-        Ok(after)
     }
 }
 
-/// A device that has just come.
-pub(super) fn new_device(node: NodeId, bytes: u64) -> Device {
-    Device {
-        node,
-        bytes,
-        bytes_free: bytes,
-        state: State::Up,
-        is_draining: false,
-    }
-}
-
-/// Lets a node give away all that it holds, or be used again.
+/// Lets a part of the cluster give away all that it holds, or be used again.
 #[derive(Serialize, Deserialize)]
 pub struct Drain {
-    pub node: NodeId,
+    pub part: Part,
     pub is_draining: bool,
 }
 
@@ -119,14 +107,26 @@ impl Procedure for Drain {
     }
 
     fn plan(&self, _: Timestamp, view: &View) -> Planned<()> {
-        let (batch, _) = change_map(view, |map| {
-            let mut others = map.nodes.iter().filter(|(id, _)| **id != self.node);
-            if self.is_draining && others.all(|(_, other)| other.is_draining) {
-                return Err(Refusal::LastNode);
-            }
-            edit(map, self.node, |node| node.is_draining = self.is_draining)
-        })?;
+        let (batch, _) = change_map(view, |map| self.drain(map))?;
         Ok((batch, ()))
+    }
+}
+
+impl Drain {
+    fn drain(&self, map: &Map) -> Result<Map, Refusal> {
+        let Self { part, is_draining } = *self;
+        let after = edit(map, |map| {
+            match part {
+                Part::Node(node) => map.nodes.get_mut(&node)?.is_draining = is_draining,
+                Part::Device(device) => map.devices.get_mut(&device)?.is_draining = is_draining,
+            }
+            Some(())
+        });
+        let after = after.ok_or(Refusal::Unknown(part))?;
+        match is_draining && after.devices.keys().all(|id| after.is_draining(*id)) {
+            true => Err(Refusal::Last),
+            false => Ok(after),
+        }
     }
 }
 
@@ -152,7 +152,12 @@ impl Procedure for SetZone {
             return super::refuse(Refusal::ZoneTooLong);
         }
         let (batch, _) = change_map(view, |map| {
-            edit(map, self.node, |node| node.zone.clone_from(&self.zone))
+            let after = edit(map, |map| {
+                let node = map.nodes.get_mut(&self.node)?;
+                node.zone.clone_from(&self.zone);
+                Some(())
+            });
+            after.ok_or(Refusal::Unknown(Part::Node(self.node)))
         })?;
         Ok((batch, ()))
     }
@@ -167,11 +172,11 @@ pub enum Losses {
     Accepted,
 }
 
-/// Removes a node and its devices for ever: its certificate is refused from now on. It must hold nothing, or
-/// be out.
+/// Removes a node and its devices, or a device, for ever: a node's certificate is refused from now on. It must hold
+/// nothing, or be out.
 #[derive(Serialize, Deserialize)]
 pub struct Remove {
-    pub node: NodeId,
+    pub part: Part,
     pub losses: Losses,
 }
 
@@ -187,18 +192,23 @@ impl Procedure for Remove {
 
     fn plan(&self, _: Timestamp, view: &View) -> Planned<()> {
         let (mut batch, _) = change_map(view, |map| self.remove(map))?;
-        // It may come again as another one.
-        batch.delete(row::node_key(self.node));
+        if let Part::Node(node) = self.part {
+            // It may come again as another one.
+            batch.delete(row::node_key(node));
+        }
         Ok((batch, ()))
     }
 }
 
 impl Remove {
     fn remove(&self, map: &Map) -> Result<Map, Refusal> {
-        let node = self.node;
-        let state = map.nodes.get(&node).ok_or(Refusal::NoNode(node))?.state;
-        let devices = map.devices.iter().filter(|(_, one)| one.node == node);
-        let devices: BTreeSet<DeviceId> = devices.map(|(id, _)| *id).collect();
+        let part = self.part;
+        let (devices, is_out) = part.look(map)?;
+        if let Part::Device(_) = part
+            && map.devices.len() == 1
+        {
+            return Err(Refusal::Last);
+        }
         let is_here = |id: DeviceId| devices.contains(&id);
         let count = |groups: &dyn Fn(&map::Group) -> bool,
                      shards: &dyn Fn(&map::Replicas) -> bool| {
@@ -214,19 +224,18 @@ impl Remove {
             let left = one.voters.iter().filter(|id| !is_here(**id)).count();
             left <= one.voters.len() / 2
         });
-        match (state, holds, only, self.losses) {
-            (_, (0, 0), ..) | (State::Out, _, (0, 0), _) | (State::Out, _, _, Losses::Accepted) => {
-            }
-            (State::Out, _, (groups, shards), Losses::Refused) => {
+        match (is_out, holds, only, self.losses) {
+            (_, (0, 0), ..) | (true, _, (0, 0), _) | (true, _, _, Losses::Accepted) => {}
+            (true, _, (groups, shards), Losses::Refused) => {
                 return Err(Refusal::OnlyCopy {
-                    node,
+                    part,
                     groups,
                     shards,
                 });
             }
-            (State::Up | State::Down { .. }, (groups, shards), ..) => {
+            (false, (groups, shards), ..) => {
                 return Err(Refusal::Holds {
-                    node,
+                    part,
                     groups,
                     shards,
                 });
@@ -235,17 +244,20 @@ impl Remove {
         // What it was a member of is made whole as it is for every member that is out.
         let mut map = map.clone();
         map.epoch = map.epoch.next();
-        map.nodes.remove(&node);
-        map.devices.retain(|_, device| device.node != node);
+        map.devices.retain(|id, _| !is_here(*id));
+        if let Part::Node(node) = part {
+            map.nodes.remove(&node);
+        }
         Ok(map)
     }
 }
 
-fn edit(map: &Map, node: NodeId, edit: impl FnOnce(&mut map::Node)) -> Result<Map, Refusal> {
+/// The map with a change in it, if what is to be changed is there.
+fn edit(map: &Map, edit: impl FnOnce(&mut Map) -> Option<()>) -> Option<Map> {
     let mut after = map.clone();
-    edit(after.nodes.get_mut(&node).ok_or(Refusal::NoNode(node))?);
+    edit(&mut after)?;
     if after != *map {
         after.epoch = map.epoch.next();
     }
-    Ok(after)
+    Some(after)
 }

@@ -32,6 +32,7 @@ impl World {
         world
             .run(Found {
                 devices: vec![A],
+                new: vec![],
                 addresses: vec!["first:7000".to_owned()],
             })
             .await
@@ -279,17 +280,20 @@ async fn nodes_are_drained_and_used_again_but_never_all() {
     let world = World::new().await;
     let token = world.token(HOUR).await;
     world.join(&token, 1, B).await.unwrap();
-    let drain = |node, is_draining| Drain { node, is_draining };
+    let drain = |node, is_draining| Drain {
+        part: Part::Node(node),
+        is_draining,
+    };
     world.run(drain(FIRST, true)).await.unwrap();
     let epoch = world.map().await.epoch;
     // Once is enough.
     world.run(drain(FIRST, true)).await.unwrap();
     assert_eq!(world.map().await.epoch, epoch);
     assert!(world.map().await.nodes[&FIRST].is_draining);
-    assert_eq!(world.run(drain(SECOND, true)).await, Err(Refusal::LastNode));
+    assert_eq!(world.run(drain(SECOND, true)).await, Err(Refusal::Last));
     world.run(drain(FIRST, false)).await.unwrap();
     world.run(drain(SECOND, true)).await.unwrap();
-    let nobody = Err(Refusal::NoNode(NodeId(9)));
+    let nobody = Err(Refusal::Unknown(Part::Node(NodeId(9))));
     assert_eq!(world.run(drain(NodeId(9), false)).await, nobody);
     let zone = "z".repeat(65);
     let long = world.run(SetZone { node: FIRST, zone }).await;
@@ -328,7 +332,8 @@ async fn holding(members: &[DeviceId], voters: &[DeviceId]) -> World {
 #[tokio::test]
 async fn a_node_is_removed_when_it_holds_nothing_or_nothing_is_lost() {
     let node = SECOND;
-    let remove = |losses| Remove { node, losses };
+    let part = Part::Node(node);
+    let remove = |losses| Remove { part, losses };
     let refused = || remove(Losses::Refused);
 
     let empty = holding(&[], &[]).await;
@@ -336,18 +341,18 @@ async fn a_node_is_removed_when_it_holds_nothing_or_nothing_is_lost() {
     let map = empty.map().await;
     assert!(!map.nodes.contains_key(&SECOND) && !map.devices.contains_key(&B));
     assert_eq!(map.last_node, NodeId(3));
-    assert_eq!(empty.run(refused()).await, Err(Refusal::NoNode(SECOND)));
+    assert_eq!(empty.run(refused()).await, Err(Refusal::Unknown(part)));
 
     let holds = |groups, shards| {
         Err(Refusal::Holds {
-            node,
+            part,
             groups,
             shards,
         })
     };
     let only = |groups, shards| {
         Err(Refusal::OnlyCopy {
-            node,
+            part,
             groups,
             shards,
         })
@@ -381,31 +386,73 @@ async fn a_node_is_removed_when_it_holds_nothing_or_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_node_gets_further_devices() {
+async fn a_removed_device_does_not_come_back_by_itself() {
+    let world = World::new().await;
+    let found = |devices: &[DeviceId], new: &[DeviceId]| Found {
+        devices: devices.to_vec(),
+        new: new.to_vec(),
+        addresses: vec!["first:7000".to_owned()],
+    };
+    let map = world.run(found(&[A, B], &[B])).await.unwrap();
+    assert!(map.devices.contains_key(&B));
+    // It has the group that was made with it.
+    let remove = |device, losses| Remove {
+        part: Part::Device(device),
+        losses,
+    };
+    let part = Part::Device(B);
+    let held = Refusal::Holds {
+        part,
+        groups: 1,
+        shards: 0,
+    };
+    assert_eq!(world.run(remove(B, Losses::Accepted)).await, Err(held));
+    let state = State::Out;
+    world
+        .advance(vec![Step::DeviceState { device: B, state }])
+        .await;
+    let only = Refusal::OnlyCopy {
+        part,
+        groups: 1,
+        shards: 0,
+    };
+    assert_eq!(world.run(remove(B, Losses::Refused)).await, Err(only));
+    world.run(remove(B, Losses::Accepted)).await.unwrap();
+    assert_eq!(
+        world.run(remove(B, Losses::Refused)).await,
+        Err(Refusal::Unknown(part))
+    );
+    // The server is started with its directory again.
+    let map = world.run(found(&[A, B], &[])).await.unwrap();
+    assert!(map.devices.keys().eq([&A]));
+    assert_eq!(
+        world.run(remove(A, Losses::Accepted)).await,
+        Err(Refusal::Last)
+    );
+}
+
+#[tokio::test]
+async fn devices_are_drained_but_never_all() {
     let world = World::new().await;
     let token = world.token(HOUR).await;
     world.join(&token, 1, B).await.unwrap();
-    let add = |node, device| AddDevices {
-        node,
-        devices: vec![(B, 5), (device, 1 << 30)],
+    let drain = |device, is_draining| Drain {
+        part: Part::Device(device),
+        is_draining,
     };
-    let map = world.run(add(SECOND, C)).await.unwrap();
-    assert_eq!(
-        (map.devices[&C].node, map.devices[&C].bytes),
-        (SECOND, 1 << 30)
-    );
-    // What was there is as it was, and the second time nothing changes.
-    assert_eq!(map.devices[&B].bytes, 1 << 40);
-    assert_eq!(world.run(add(SECOND, C)).await, Ok(map));
-    assert_eq!(
-        world.run(add(SECOND, A)).await,
-        Err(Refusal::DeviceKnown(A))
-    );
-    let nobody = NodeId(9);
-    assert_eq!(
-        world.run(add(nobody, C)).await,
-        Err(Refusal::NoNode(nobody))
-    );
+    world.run(drain(A, true)).await.unwrap();
+    assert!(world.map().await.is_draining(A));
+    assert_eq!(world.run(drain(B, true)).await, Err(Refusal::Last));
+    let part = Part::Node(SECOND);
+    let node = Drain {
+        part,
+        is_draining: true,
+    };
+    assert_eq!(world.run(node).await, Err(Refusal::Last));
+    let nothing = Err(Refusal::Unknown(Part::Device(C)));
+    assert_eq!(world.run(drain(C, true)).await, nothing);
+    world.run(drain(A, false)).await.unwrap();
+    world.run(drain(B, true)).await.unwrap();
 }
 
 #[tokio::test]
@@ -425,12 +472,13 @@ async fn a_filling_member_is_no_copy() {
         }])
         .await;
     let losses = Losses::Refused;
+    let part = Part::Node(node);
     let only = Refusal::OnlyCopy {
-        node,
+        part,
         groups: 1,
         shards: 0,
     };
-    assert_eq!(world.run(Remove { node, losses }).await, Err(only));
+    assert_eq!(world.run(Remove { part, losses }).await, Err(only));
 }
 
 #[tokio::test]
@@ -439,7 +487,7 @@ async fn a_removed_node_may_come_again_as_another() {
     let losses = Losses::Refused;
     world
         .run(Remove {
-            node: SECOND,
+            part: Part::Node(SECOND),
             losses,
         })
         .await

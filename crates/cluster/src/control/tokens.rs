@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use base::{DeviceId, NodeId, Timestamp};
 use bytes::Bytes;
-use map::{Map, Node, State};
+use map::{Device, Map, Node, State};
 use rpc::{Denied, Secret, TokenRecord};
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Procedure, Query, Scan, View};
@@ -18,8 +18,8 @@ use super::{Planned, Refusal, map_latch, put_map, refuse};
 
 /// Each is a row of some 100 B that is looked at when another is made.
 pub(super) const TOKENS_MAX: usize = 1_000;
-/// What a request to join has room for.
-pub(super) const DEVICES_MAX: usize = 128;
+/// Of one node. What a request to join has room for.
+pub(crate) const DEVICES_MAX: usize = 128;
 pub(super) const ADDRESSES_MAX: usize = 8;
 const ADDRESS_BYTES_MAX: usize = 280;
 const KEY_BYTES_MAX: usize = 256;
@@ -282,7 +282,7 @@ impl JoinRequest {
         };
         map.nodes.insert(id, node);
         for (device, bytes) in &self.devices {
-            let new = super::nodes::new_device(id, *bytes);
+            let new = Device::new(id, *bytes);
             if map.devices.insert(*device, new).is_some() {
                 return Err(Refusal::DeviceKnown(*device));
             }

@@ -263,6 +263,35 @@ fn strangers_and_foreign_devices_are_not_listened_to() {
 }
 
 #[test]
+fn what_a_node_has_got_comes_into_the_map_and_what_was_removed_does_not() {
+    let mut controller = controller(map());
+    controller.hear_all(0.0);
+    controller.settle(0.0);
+    let new = |id| DeviceReport {
+        condition: Condition::New,
+        ..device(id)
+    };
+    let (got, removed) = (DeviceId(77), DeviceId(78));
+    // A stranger's, and what another node has, are not this node's.
+    let said = [device(B), new(got), device(removed), new(A)];
+    controller.step(at(0.1), Event::Report(NodeId(9), report(&[new(got)])));
+    controller.step(at(0.1), Event::Report(SECOND, report(&said)));
+    controller.settle(0.1);
+    let known = &controller.map.devices[&got];
+    assert_eq!((known.node, known.bytes), (SECOND, SIZE));
+    assert_eq!(controller.map.devices.len(), 3);
+    assert_eq!(controller.map.devices[&A].node, FIRST);
+    // It may call itself new until it has heard of the map.
+    let epoch = controller.map.epoch;
+    controller.step(
+        at(0.2),
+        Event::Report(SECOND, report(&[device(B), new(got)])),
+    );
+    controller.settle(0.2);
+    assert_eq!(controller.map.epoch, epoch);
+}
+
+#[test]
 fn of_a_shard_the_newest_report_counts() {
     let mut controller = controller(map());
     let say = |epoch, voter| Report {

@@ -123,7 +123,7 @@ impl Machine {
         env.disk
             .create_dir(Path::new("/data"))
             .expect("it has room");
-        let home = Home::new(env, Path::new("/data"));
+        let home = Home::new(env, &["/data".into()]);
         home.keep_map(map).expect("it has room");
         machine
     }
@@ -180,7 +180,7 @@ impl Machine {
     async fn begin(&self, peers: &Peers, config: Config) -> Option<Begun> {
         let (node, shared) = (self.id, self.shared.clone());
         let env = self.env(shared.draw());
-        let home = Home::new(env.clone(), Path::new("/data"));
+        let home = Home::new(env.clone(), &["/data".into()]);
         let map = Current::new(home.map().ok()??);
         let peers = peers.carried(Box::new(carrier(node, shared.clone())));
         let wires = Wires::new(node, map.clone(), peers.clone());

@@ -11,6 +11,7 @@ use super::checks::Fate;
 use super::faults::{Faults, SECOND};
 use super::world::{Event, World};
 use super::{Broken, PANICS, SHARDS};
+use crate::control::Part;
 use crate::{Status, control};
 
 type Checked = Result<(), Broken>;
@@ -176,7 +177,8 @@ impl World {
         let mut running = self.machines.iter().filter_map(|one| one.process.as_ref());
         if let Some(process) = running.next() {
             let cluster = process.cluster.clone();
-            let drain = async move { drop(cluster.drain(node, is_draining).await) };
+            let part = Part::Node(node);
+            let drain = async move { drop(cluster.drain(part, is_draining).await) };
             process.runtime.spawn(drain);
         }
     }

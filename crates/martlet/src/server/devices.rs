@@ -4,12 +4,15 @@
 //! start makes is there, the mark's removal. A directory with the mark never served, so what is
 //! in it may be completed: a first start that was cut short is simply done again.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use base::env::{Disk, Env, Open};
 use base::{DeviceId, Timestamp};
 use device::{Device, Identity};
+use map::Map;
+use parking_lot::Mutex;
 
 /// Why the data directories cannot be used together. Nothing was changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,17 +53,45 @@ pub(super) struct Plan {
     identities: Vec<(PathBuf, Identity)>,
 }
 
+/// Whether a server can do without some of its devices: other nodes have what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spare {
+    None,
+    Some,
+}
+
 impl Plan {
     /// Looks at the directories and changes nothing.
-    pub(super) fn of(env: &Env, dirs: &[PathBuf], shards: u16) -> anyhow::Result<Self> {
-        let found = dirs.iter().map(|dir| {
-            Ok(Found {
-                identity: Device::inspect(env, dir)?,
+    pub(super) fn of(
+        env: &Env,
+        dirs: &[PathBuf],
+        shards: u16,
+        spare: Spare,
+    ) -> anyhow::Result<Self> {
+        let mut found = Vec::new();
+        for dir in dirs {
+            let identity = match Device::inspect(env, dir) {
+                Ok(identity) => identity,
+                Err(error) if spare == Spare::Some && dirs.len() > 1 => {
+                    let directory = dir.display();
+                    tracing::error!(
+                        %directory,
+                        %error,
+                        "a device is out of service: the node goes on without it"
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            found.push(Found {
+                identity,
                 is_marked: env.disk.open(&dir.join(MARK), Open::Read).is_ok(),
                 dir: canonical(dir),
-            })
-        });
-        let found = found.collect::<Result<Vec<_>, device::Error>>()?;
+            });
+        }
+        if found.is_empty() {
+            anyhow::bail!("no data directory can be used");
+        }
         let draw = || {
             let mut bytes = [0; 16];
             env.entropy.fill(&mut bytes);
@@ -87,17 +118,49 @@ impl Plan {
     /// Removes the marks: from now on the devices serve.
     pub(super) fn done(&self, env: &Env) -> anyhow::Result<()> {
         for dir in &self.to_make {
-            let unmark = || {
-                env.disk.remove(&dir.join(MARK))?;
-                env.disk.sync_dir(dir)
-            };
-            unmark().map_err(|error| failed("writing into", dir, error))?;
+            unmark(&*env.disk, dir).map_err(|error| failed("writing into", dir, error))?;
         }
         Ok(())
     }
 }
 
+/// Devices that a node has got and that are in no map yet: their directories still have the mark.
+#[derive(Default)]
+pub(super) struct Newcomers(Mutex<BTreeMap<DeviceId, PathBuf>>);
+
+impl Newcomers {
+    pub(super) fn add(&mut self, device: &Device) {
+        self.0
+            .get_mut()
+            .insert(device.id(), device.dir().to_owned());
+    }
+
+    pub(super) fn ids(&self) -> Vec<DeviceId> {
+        self.0.lock().keys().copied().collect()
+    }
+
+    /// Whether the device is to be added to the map. The mark of one that is in it is removed.
+    pub(super) fn is_new(&self, disk: &dyn Disk, device: DeviceId, map: &Map) -> bool {
+        let mut waiting = self.0.lock();
+        if !map.devices.contains_key(&device) {
+            return waiting.contains_key(&device);
+        }
+        if let Some(dir) = waiting.remove(&device)
+            && let Err(error) = unmark(disk, &dir)
+        {
+            // The next start does it.
+            tracing::warn!(%device, %error, "a directory is still marked as new");
+        }
+        false
+    }
+}
+
 pub(super) const MARK: &str = "new";
+
+pub(super) fn unmark(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.remove(&dir.join(MARK))?;
+    disk.sync_dir(dir)
+}
 
 fn mark(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.open(&dir.join(MARK), Open::Write)?.sync()?;

@@ -1,20 +1,21 @@
 //! What the server stands on: opened from below to above, closed from above to below.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use base::env::Env;
-use base::{ChunkId, ShardId};
+use base::{ChunkId, DeviceId, ShardId};
 use chunks::Storage;
 use cluster::{Home, control};
 use device::{Device, Owner, Referenced};
-use map::Current;
+use map::{Current, Map};
 use namespace::{Background, Namespace, Owns};
 use shard::Shards;
 use tokio::net::TcpListener;
 
-use super::devices::Plan;
+use super::devices::{Newcomers, Plan, Spare};
 use super::node::{Ground, Node, Outside, join_if_told};
 use super::patience::Patience;
 use crate::config::Config;
@@ -37,15 +38,28 @@ impl Layers {
         patience: &mut Patience,
     ) -> anyhow::Result<Self> {
         join_if_told(env, config).await?;
-        let plan = Plan::of(env, &config.data, config.shards)?;
+        let spare = match node_port {
+            Some(_) => Spare::Some,
+            None => Spare::None,
+        };
+        let plan = Plan::of(env, &config.data, config.shards, spare)?;
         let mut devices = Vec::new();
         if plan.is_new {
             plan.make(env)?;
-            devices = open_devices(env, config, &plan.to_make, patience).await?;
+            devices = open_devices(env, config, &plan.to_make, patience, Spare::None).await?;
             Shards::format(&devices, plan.shards, &config.shard())?;
             plan.done(env)?;
         }
-        devices.extend(open_devices(env, config, &plan.made, patience).await?);
+        devices.extend(open_devices(env, config, &plan.made, patience, spare).await?);
+        let mut new = Newcomers::default();
+        if node_port.is_some() && !plan.is_new && may_add(env, config, &plan)? {
+            plan.make(env)?;
+            for device in open_devices(env, config, &plan.to_make, patience, spare).await? {
+                Shards::prepare(&device, &config.shard())?;
+                new.add(&device);
+                devices.push(device);
+            }
+        }
         let outside = Outside::default();
         let peers = node_port
             .as_ref()
@@ -54,14 +68,12 @@ impl Layers {
         let shards = Arc::new(shards.await.context("opening the shards")?);
         let (node, namespace) = match node_port {
             Some(port) => {
-                if !plan.is_new && !plan.to_make.is_empty() {
-                    bail!("a node of a cluster cannot be given another directory yet");
-                }
                 let ground = Ground {
                     env,
                     config,
                     shards: &shards,
                     devices: &devices,
+                    new,
                     outside: &outside,
                     cluster: plan.cluster,
                     port,
@@ -131,37 +143,101 @@ async fn open_alone(
     plan: &Plan,
     patience: &mut Patience,
 ) -> anyhow::Result<Namespace> {
-    let known = Home::new(env.clone(), &config.data[0]).map()?;
+    let known = Home::new(env.clone(), &config.data).map()?;
     if known.is_some_and(|map| map.nodes.len() > 1) {
         bail!("this server is a node of a cluster: it needs node_listen");
     }
-    let namespace = open_namespace(env, config, shards, devices).await?;
-    report_missing(&namespace, devices);
+    let namespace = open_namespace(env, config, shards, devices, &[]).await?;
+    let map = namespace.chunks().map().get();
+    report_missing(map.devices.keys().copied(), devices);
     if plan.is_new || plan.to_make.is_empty() {
         return Ok(namespace);
     }
-    check_none_is_missing(plan, &namespace, devices)?;
+    check_none_is_missing(plan, &map, devices)?;
     plan.make(env)?;
-    devices.extend(open_devices(env, config, &plan.to_make, patience).await?);
+    let new = open_devices(env, config, &plan.to_make, patience, Spare::None).await?;
+    for device in &new {
+        // It has none now, and may get some when others join.
+        Shards::prepare(device, &config.shard())?;
+    }
+    devices.extend(new.iter().cloned());
+    let namespace = open_namespace(env, config, shards, devices, &new).await?;
     plan.done(env)?;
-    open_namespace(env, config, shards, devices).await
+    Ok(namespace)
 }
 
+/// Whether a node is given directories that it did not have, and may use them. It serves in any case.
+fn may_add(env: &Env, config: &Config, plan: &Plan) -> anyhow::Result<bool> {
+    let mut given = BTreeSet::new();
+    for dir in plan.made.iter().chain(&plan.to_make) {
+        given.extend(Device::inspect(env, dir)?.map(|identity| identity.device));
+    }
+    let home = Home::new(env.clone(), &config.data);
+    let Some(credentials) = home.credentials()? else {
+        // It has been alone.
+        return Ok(!plan.to_make.is_empty());
+    };
+    let map = home.map()?.unwrap_or_default();
+    let own = map
+        .devices
+        .iter()
+        .filter(|(_, one)| one.node == credentials.node());
+    let missing = own.map(|(id, _)| *id).find(|id| !given.contains(id));
+    match (missing, plan.to_make.first()) {
+        (Some(device), Some(dir)) => {
+            tracing::error!(
+                %device,
+                directory = %dir.display(),
+                "a device is missing, and a directory is empty: is a disk not mounted? No new device is made while one \
+                 is missing; one that is lost is to be removed by `martlet device remove`"
+            );
+            Ok(false)
+        }
+        (Some(device), None) => {
+            tracing::error!(%device, "a device is missing: what is on it cannot be reached");
+            Ok(false)
+        }
+        (None, to_make) => Ok(to_make.is_some()),
+    }
+}
+
+/// Opens devices. Where some can be spared, those that open are enough, if there is one.
 async fn open_devices(
     env: &Env,
     config: &Config,
     dirs: &[PathBuf],
     patience: &mut Patience,
+    spare: Spare,
 ) -> anyhow::Result<Vec<Device>> {
-    let mut devices = Vec::new();
+    let (mut devices, mut failed) = (Vec::new(), None);
     for dir in dirs {
         let open = || {
             let device = Device::open(env.clone(), dir, config.device());
             device.with_context(|| format!("opening {}", dir.display()))
         };
-        devices.push(patience.get(open).await?);
+        match patience.get(open).await {
+            Ok(device) => devices.push(device),
+            Err(error) if spare == Spare::Some && !is_locked(&error) => {
+                let reason = format!("{error:#}");
+                tracing::error!(
+                    reason,
+                    "a device is out of service: the node goes on without it"
+                );
+                failed = failed.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(devices)
+    match failed.filter(|_| devices.is_empty()) {
+        Some(error) => Err(error),
+        None => Ok(devices),
+    }
+}
+
+/// Another process serves from it, perhaps as this very node.
+fn is_locked(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<device::Error>();
+    matches!(cause, Some(device::Error::Locked))
 }
 
 async fn open_namespace(
@@ -169,10 +245,12 @@ async fn open_namespace(
     config: &Config,
     shards: &Arc<Shards>,
     devices: &[Device],
+    new: &[Device],
 ) -> anyhow::Result<Namespace> {
-    let ids = devices.iter().map(Device::id).collect();
+    let ids = |devices: &[Device]| devices.iter().map(Device::id).collect();
     let found = control::Found {
-        devices: ids,
+        devices: ids(devices),
+        new: ids(new),
         addresses: Vec::new(),
     };
     let map = shards.get(ShardId::CONTROL).execute(found).await;
@@ -189,16 +267,14 @@ async fn open_namespace(
     ))
 }
 
-/// Devices that the map knows and nobody gave us.
-fn missing(namespace: &Namespace, devices: &[Device]) -> Vec<base::DeviceId> {
-    let given = |id: &base::DeviceId| devices.iter().any(|device| device.id() == *id);
-    let map = namespace.chunks().map().get();
-    let known = map.devices.keys().copied();
+/// Of these devices, those that nobody gave us.
+fn missing(known: impl Iterator<Item = DeviceId>, devices: &[Device]) -> Vec<DeviceId> {
+    let given = |id: &DeviceId| devices.iter().any(|device| device.id() == *id);
     known.filter(|id| !given(id)).collect()
 }
 
-fn report_missing(namespace: &Namespace, devices: &[Device]) {
-    for device in missing(namespace, devices) {
+fn report_missing(known: impl Iterator<Item = DeviceId>, devices: &[Device]) {
+    for device in missing(known, devices) {
         tracing::error!(%device, "a device is missing: what is on it cannot be reached");
     }
 }
@@ -206,12 +282,8 @@ fn report_missing(namespace: &Namespace, devices: &[Device]) {
 /// Before directories are added to a server that was there before: an empty one may be the mount
 /// point of a disk that is not mounted, and what would be written there would be hidden as soon as it
 /// is.
-fn check_none_is_missing(
-    plan: &Plan,
-    namespace: &Namespace,
-    devices: &[Device],
-) -> anyhow::Result<()> {
-    if let Some(device) = missing(namespace, devices).first() {
+fn check_none_is_missing(plan: &Plan, map: &Map, devices: &[Device]) -> anyhow::Result<()> {
+    if let Some(device) = missing(map.devices.keys().copied(), devices).first() {
         let dir = plan.to_make.first().map(|dir| dir.display().to_string());
         bail!(
             "{} is empty and device {device} is missing: is a disk not mounted? No new device is made \

@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::devices::Newcomers;
 use crate::config::Config;
 
 use groups::Groups;
@@ -50,6 +51,8 @@ pub(super) struct Ground<'a> {
     pub(super) config: &'a Config,
     pub(super) shards: &'a Arc<Shards>,
     pub(super) devices: &'a [Device],
+    /// Those of them that are to be added to the map.
+    pub(super) new: Newcomers,
     pub(super) outside: &'a Outside,
     /// The cluster's id, by the devices.
     pub(super) cluster: u128,
@@ -64,16 +67,17 @@ impl Node {
             config,
             shards,
             devices,
+            new,
             outside,
             cluster: cluster_id,
             port,
         } = ground;
-        let home = Home::new(env.clone(), &config.data[0]);
+        let home = Home::new(env.clone(), &config.data);
         let control = shards.get(ShardId::CONTROL);
         let credentials = credentials(&home, control, cluster_id).await?;
         let id = credentials.node();
         let addresses = addresses(config, &port)?;
-        let map = map_of(&home, id, control, devices, &addresses).await?;
+        let map = map_of(&home, id, control, (devices, &new), &addresses).await?;
         let current = Current::new(map);
 
         let directory = Directory::new();
@@ -112,14 +116,14 @@ impl Node {
             cluster: cluster_id,
             shards: shards.count(),
             home,
-            map: current,
+            map: current.clone(),
             directory,
             fence,
             control: control.clone(),
             replication: groups,
             peers,
             fill: Arc::new(namespace.chunks().clone()),
-            devices: Arc::new(reports(devices.to_vec(), server.clone())),
+            devices: Arc::new(reports(devices.to_vec(), new, current, server.clone())),
             addresses,
             map_wanted: namespace.chunks().map_wanted().clone(),
             config: cluster::Config::default(),
@@ -172,11 +176,16 @@ async fn credentials(
     control: &shard::Shard,
     cluster: u128,
 ) -> anyhow::Result<Credentials> {
-    match home.credentials()? {
-        Some(credentials) if credentials.cluster() == cluster => Ok(credentials),
+    let credentials = match home.credentials()? {
+        Some(credentials) if credentials.cluster() == cluster => credentials,
         Some(_) => bail!("the data directory and this node's certificate are of two clusters"),
-        None => Ok(cluster::found(home, control, cluster).await?),
+        None => cluster::found(home, control, cluster).await?,
+    };
+    if let Err(error) = home.spread_credentials(&credentials) {
+        // Another directory has them.
+        tracing::warn!(%error, "a data directory does not say which node this is");
     }
+    Ok(credentials)
 }
 
 fn peers(credentials: &Credentials, directory: &Directory) -> anyhow::Result<Peers> {
@@ -190,7 +199,7 @@ async fn map_of(
     home: &Home,
     id: NodeId,
     control: &shard::Shard,
-    devices: &[Device],
+    (devices, new): (&[Device], &Newcomers),
     addresses: &[String],
 ) -> anyhow::Result<map::Map> {
     match home.map()? {
@@ -199,6 +208,7 @@ async fn map_of(
             let ids = devices.iter().map(Device::id).collect();
             let found = control::Found {
                 devices: ids,
+                new: new.ids(),
                 addresses: addresses.to_vec(),
             };
             let map = control.execute(found).await;
@@ -234,6 +244,8 @@ fn fence(map: &Current) -> Arc<Fence> {
 /// How the devices are, whenever that is asked.
 fn reports(
     devices: Vec<Device>,
+    new: Newcomers,
+    map: Current,
     server: chunks::Server,
 ) -> impl Fn() -> Vec<DeviceReport> + Send + Sync {
     move || {
@@ -242,14 +254,15 @@ fn reports(
             let (health, now) = (device.health(), device.env().clock.monotonic());
             let hangs = health.hangs(now) || server.hangs(device.id());
             let works = health.state() == State::Healthy && !hangs;
-            let is_good = works && space.is_some();
+            let is_new = new.is_new(&*device.env().disk, device.id(), &map.load());
             DeviceReport {
                 device: device.id(),
                 bytes: space.as_ref().map_or(0, |space| space.total_bytes),
                 bytes_free: Storage::free_bytes(device).unwrap_or(0),
-                condition: match is_good {
-                    true => Condition::Good,
-                    false => Condition::Broken,
+                condition: match (works && space.is_some(), is_new) {
+                    (true, true) => Condition::New,
+                    (true, false) => Condition::Good,
+                    (false, _) => Condition::Broken,
                 },
             }
         };

@@ -3,21 +3,20 @@
 //! Before the first byte is sent it is written down who wants to join and with which devices, so a start
 //! that is cut short anywhere is done again as the same node.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use base::DeviceId;
-use base::env::{Disk, Env, Open};
+use base::env::{Env, Open};
 use cluster::{Home, Member, Newcomer};
 use device::{Device, Identity};
 use rpc::JoinToken;
 use shard::Shards;
 use tokio::time::Instant;
 
-use super::super::devices::MARK;
+use super::super::devices::{MARK, unmark};
 use crate::config::Config;
 
 /// A cluster that has just lost its control leader lets nobody in for some seconds.
@@ -29,7 +28,7 @@ pub(in crate::server) async fn join_if_told(env: &Env, config: &Config) -> anyho
     if config.join.is_empty() {
         return Ok(());
     }
-    let home = Home::new(env.clone(), &config.data[0]);
+    let home = Home::new(env.clone(), &config.data);
     if home.credentials()?.is_some() && home.is_joining()?.is_none() {
         return Ok(());
     }
@@ -147,9 +146,4 @@ fn make_device(
     Shards::prepare(&device, &config.shard())?;
     drop(device);
     unmark(disk, dir).with_context(|| format!("writing into {}", dir.display()))
-}
-
-fn unmark(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    disk.remove(&dir.join(MARK))?;
-    disk.sync_dir(dir)
 }
