@@ -10,6 +10,7 @@ mod fault;
 mod history;
 mod late;
 mod load;
+mod rot;
 mod scenario;
 mod verify;
 

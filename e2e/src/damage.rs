@@ -124,7 +124,7 @@ impl Subject {
                 continue;
             };
             self.restore()?;
-            let Some((file, offset)) = self.find_in_segments(*content)? else {
+            let Some((file, offset)) = find_body(&self.launch.data, *content)? else {
                 continue;
             };
             flip(&file, offset, 0)?;
@@ -173,24 +173,6 @@ impl Subject {
         }
     }
 
-    /// Where the middle of a body lies, unless it is in no segment.
-    fn find_in_segments(&self, content: Content) -> Result<Option<(PathBuf, u64)>> {
-        const NEEDLE: usize = 32;
-        let body = content.body();
-        let Some(needle) = body.get(body.len() / 2..body.len() / 2 + NEEDLE) else {
-            return Ok(None);
-        };
-        let folder = self.launch.data.join("segments");
-        for name in files::sizes(&folder)?.keys() {
-            let path = folder.join(name);
-            let bytes = std::fs::read(&path)?;
-            if let Some(at) = bytes.windows(NEEDLE).position(|window| window == needle) {
-                return Ok(Some((path, at as u64)));
-            }
-        }
-        Ok(None)
-    }
-
     fn observe(&self, report: &mut Report) -> Result<()> {
         let complaint = self.launch.check()?;
         report.found += usize::from(complaint.is_some());
@@ -233,7 +215,12 @@ impl Subject {
     }
 }
 
-fn put(session: &mut Session, path: &str, bytes: usize, random: &mut Rng) -> Result<Value> {
+pub(crate) fn put(
+    session: &mut Session,
+    path: &str,
+    bytes: usize,
+    random: &mut Rng,
+) -> Result<Value> {
     let content = Content {
         seed: random.u64(..),
         bytes,
@@ -251,7 +238,25 @@ fn put(session: &mut Session, path: &str, bytes: usize, random: &mut Rng) -> Res
     Ok(Value::Object { content, note })
 }
 
-fn flip(path: &Path, offset: u64, bit: u8) -> Result<()> {
+/// Where the middle of a body lies in a data directory, unless it is in no segment.
+pub(crate) fn find_body(data: &Path, content: Content) -> Result<Option<(PathBuf, u64)>> {
+    const NEEDLE: usize = 32;
+    let body = content.body();
+    let Some(needle) = body.get(body.len() / 2..body.len() / 2 + NEEDLE) else {
+        return Ok(None);
+    };
+    let folder = data.join("segments");
+    for name in files::sizes(&folder)?.keys() {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path)?;
+        if let Some(at) = bytes.windows(NEEDLE).position(|window| window == needle) {
+            return Ok(Some((path, at as u64)));
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn flip(path: &Path, offset: u64, bit: u8) -> Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset)?;

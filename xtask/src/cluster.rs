@@ -43,6 +43,8 @@ enum Story {
     Growth,
     /// Each node gets a second device, which is taken from it again
     Devices,
+    /// Bits flip in what nodes have stored
+    Rot,
 }
 
 impl Story {
@@ -57,6 +59,7 @@ impl Story {
             Self::Availability => Scenario::Availability,
             Self::Growth => Scenario::Growth,
             Self::Devices => Scenario::Devices,
+            Self::Rot => Scenario::Rot,
         }
     }
 }

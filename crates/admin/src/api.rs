@@ -76,6 +76,9 @@ pub struct Status {
     #[serde(default)]
     pub garbage: Option<Garbage>,
     pub requests_in_flight: u64,
+    /// Chunks on this server's disks of which no good copy is left anywhere.
+    #[serde(default)]
+    pub lost: Vec<LostChunk>,
     /// Nothing while the server has no node port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<cluster::Status>,
@@ -140,6 +143,15 @@ pub struct Stored {
     pub containers: u64,
     pub objects: u64,
     pub bytes: u64,
+}
+
+/// A chunk of which no good copy is left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LostChunk {
+    /// Whose it is: `ACCOUNT/CONTAINER/OBJECT`; empty if not even that can be read.
+    pub object: String,
+    pub chunk: String,
+    pub device: String,
 }
 
 /// One disk.

@@ -8,12 +8,15 @@ pub struct Config {
     /// Memory for bodies on their way in and out, over all requests; 16 MiB to 1 TiB. Three quarters
     /// are for uploads, one for reads, so that slow readers cannot keep writers out, nor the reverse.
     pub buffer_bytes: usize,
+    /// What is copied in the background for all devices of this node together, in bytes per second, at least 1.
+    pub repair_bytes_per_second: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             buffer_bytes: 256 << 20,
+            repair_bytes_per_second: 256 << 20,
         }
     }
 }

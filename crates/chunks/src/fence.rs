@@ -248,6 +248,10 @@ impl Storage for Fenced {
     fn describe(&self, id: ChunkId) -> BoxFuture<'_, Result<Description, StorageError>> {
         self.device.describe(id)
     }
+
+    fn bad(&self) -> Vec<(ChunkId, String)> {
+        self.device.bad()
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use crate::{Chunks, Description, Error, StorageError};
 /// What a pass has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filled {
+    /// Chunks that there were to be looked at when it began.
+    pub listed: u64,
     /// Chunks that were there already.
     pub present: u64,
     pub copied: u64,
@@ -25,7 +27,7 @@ pub struct Filled {
 
 impl Chunks {
     /// Makes `device`, which is here and a filling member of `group`, hold what the full members hold. Those of `fenced`
-    /// refuse writers with an older map. `progress` is told after each chunk, and waits as long as it likes to keep the copying slow.
+    /// refuse writers with an older map. `progress` is told before the first chunk and after each.
     ///
     /// # Errors
     /// If the device takes no more, no full member that is fenced can be asked, or the group has changed since. What
@@ -35,7 +37,7 @@ impl Chunks {
         group: GroupId,
         device: DeviceId,
         fenced: &[DeviceId],
-        mut progress: impl AsyncFnMut(&Filled),
+        progress: impl Fn(&Filled),
     ) -> Result<Filled, Error> {
         let mut filled = Filled::default();
         let (epoch, full) = self.filling(group, device)?;
@@ -45,6 +47,16 @@ impl Chunks {
         let mut sources = full.clone();
         sources.retain(|id| fenced.contains(id));
         let mut after = None;
+        loop {
+            let page = self.list(&sources, group, after).await?;
+            filled.listed += page.len() as u64;
+            match page.last() {
+                Some(last) => after = Some(*last),
+                None => break,
+            }
+        }
+        progress(&filled);
+        after = None;
         loop {
             let page = self.list(&sources, group, after).await?;
             let Some(last) = page.last() else {
@@ -64,7 +76,7 @@ impl Chunks {
                     }
                     Err(error) => return Err(error.into()),
                 }
-                progress(&filled).await;
+                progress(&filled);
             }
         }
     }
@@ -112,6 +124,7 @@ impl Chunks {
         filled: &mut Filled,
     ) -> Result<(), Error> {
         let (mut damaged, mut unreached) = (false, false);
+        let began = tokio::time::Instant::now();
         for device in full {
             match self.fetch(*device, id).await {
                 Ok((Description { owner, bytes }, payload)) => {
@@ -124,6 +137,7 @@ impl Chunks {
                     filled.copied_bytes += u64::from(bytes);
                     self.inner.metrics.chunks_filled.inc();
                     self.inner.metrics.filled_bytes.add(bytes.into());
+                    self.inner.pace.spend(bytes.into(), began.elapsed()).await;
                     return Ok(());
                 }
                 Err(error) => {

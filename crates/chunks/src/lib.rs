@@ -12,6 +12,7 @@
 
 #[cfg(feature = "canary")]
 mod canary;
+mod compare;
 mod config;
 mod discard;
 mod error;
@@ -20,6 +21,7 @@ mod fill;
 mod hung;
 mod leave;
 mod metrics;
+mod pace;
 mod pool;
 mod read;
 mod remote;
@@ -31,6 +33,7 @@ mod write;
 
 #[cfg(feature = "canary")]
 pub use canary::Canary;
+pub use compare::{Compared, Missing};
 pub use config::Config;
 pub use device::{CHUNK_BYTES_MAX, Owner};
 pub use error::Error;
@@ -40,6 +43,7 @@ pub use metrics::{Buffers, Metrics};
 pub use pool::{PIECE_BYTES, Piece, Pool};
 pub use read::{Reader, Span};
 pub use remote::{AllDevices, Server};
+pub use repair::Lost;
 pub use storage::{Description, Devices, Here, LIST_MAX, Storage, StorageError, here};
 pub use write::{Chunk, Writer};
 
@@ -56,6 +60,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::discard::Discards;
 use crate::hung::Hung;
 use crate::leave::Settled;
+use crate::pace::Pace;
 use crate::repair::Repairs;
 
 /// The chunks of the cluster, as seen from this node. Cheap to clone.
@@ -75,6 +80,7 @@ struct Inner {
     discards: Discards,
     repairs: Repairs,
     hung: Hung,
+    pace: Pace,
     /// Held by who deletes what a device has kept of a group.
     leaving: tokio::sync::Mutex<Settled>,
     /// Told by uploads for which the map has no group.
@@ -97,6 +103,7 @@ impl Chunks {
                 discards: Discards::default(),
                 repairs: Repairs::default(),
                 hung: Hung::default(),
+                pace: Pace::new(config.repair_bytes_per_second),
                 leaving: tokio::sync::Mutex::default(),
                 map_wanted: Arc::default(),
                 metrics: Metrics::default(),
@@ -120,6 +127,11 @@ impl Chunks {
 
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// A client is being served: what is copied in the background gives way.
+    pub fn serves_client(&self) {
+        self.inner.pace.client();
     }
 
     /// How many devices neither answer nor fail.

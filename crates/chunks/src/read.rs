@@ -76,6 +76,7 @@ impl Chunks {
     /// Reads from the nearest full member. Another is asked as well when that one is slow, and at once
     /// when its copy is bad.
     async fn read(&self, span: &Span) -> Result<Bytes, Error> {
+        self.serves_client();
         let mut sources = self.sources(span.chunk).await?.into_iter();
         let mut reads = FuturesUnordered::new();
         let ask = |device| self.read_on(device, span);

@@ -78,6 +78,12 @@ pub trait Storage: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<ChunkId>, StorageError>>;
 
     fn describe(&self, id: ChunkId) -> BoxFuture<'_, Result<Description, StorageError>>;
+
+    /// Chunks whose records were found to be bad and still are, each with what is wrong: as many as are remembered.
+    /// Known of devices of this process alone.
+    fn bad(&self) -> Vec<(ChunkId, String)> {
+        Vec::new()
+    }
 }
 
 /// All devices of the cluster, as far as this node can reach them.
@@ -160,6 +166,11 @@ impl Storage for Device {
             Ok(Description { owner, bytes })
         }
         .boxed()
+    }
+
+    fn bad(&self) -> Vec<(ChunkId, String)> {
+        let bad = self.store().bad_records().into_iter();
+        bad.map(|record| (record.chunk, record.what)).collect()
     }
 }
 

@@ -238,4 +238,14 @@ impl Storage for MemoryDevice {
         }
         .boxed()
     }
+
+    /// What is rotten is known at once.
+    fn bad(&self) -> Vec<(ChunkId, String)> {
+        let state = self.state.lock();
+        let bad = state
+            .rotten
+            .iter()
+            .filter(|id| state.chunks.contains_key(id));
+        bad.map(|id| (*id, "rot".to_owned())).collect()
+    }
 }

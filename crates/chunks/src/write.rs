@@ -68,6 +68,7 @@ impl Chunks {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let bytes = u32::try_from(bytes).expect("a chunk is at most 4 MiB");
         let payload: Arc<[Bytes]> = payload.into();
+        self.serves_client();
         let start = Instant::now();
         let mut tries = Tries::default();
         while tries.count < TRIES_MAX && start.elapsed() < DEVICE_TIME_MAX {

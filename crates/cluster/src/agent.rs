@@ -215,6 +215,7 @@ impl Agent {
             devices,
             shards: told.collect(),
             filled: self.filled.iter().copied().collect(),
+            ..Report::default()
         }
     }
 
@@ -323,7 +324,7 @@ impl Agent {
 
     /// The members of this node that lack something.
     fn fills(&self) -> Vec<Job> {
-        let mut fills = Vec::new();
+        let mut fills: Vec<(usize, Job)> = Vec::new();
         for (id, group) in &self.map.groups {
             for member in &group.members {
                 let Fill::Filling { since } = member.fill else {
@@ -340,14 +341,16 @@ impl Agent {
                     device,
                     since,
                 };
-                let mut full = group.full();
-                if is_here && full.any(|id| map.is_up(id)) && !self.filled.contains(&filled) {
+                let copies = group.full().filter(|id| map.is_up(*id)).count();
+                if is_here && copies > 0 && !self.filled.contains(&filled) {
                     let members = group.devices().filter(|id| map.is_up(*id)).collect();
-                    fills.push(Job::Fill { filled, members });
+                    fills.push((copies, Job::Fill { filled, members }));
                 }
             }
         }
-        fills
+        // Those first that are in the greatest danger.
+        fills.sort_by_key(|(copies, _)| *copies);
+        fills.into_iter().map(|(_, fill)| fill).collect()
     }
 
     /// What the controller knows by now, or does not want to know any more.

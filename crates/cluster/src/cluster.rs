@@ -14,6 +14,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Copies groups to new members of this node, and removes what those that left them have kept.
 pub trait Fill: Send + Sync + 'static {
-    /// Makes a filling member hold what the full ones hold. The nodes of `fenced` keep older writers out.
+    /// Makes a filling member hold what the full ones hold. The nodes of `fenced` keep older writers out. `progress` is
+    /// told how many chunks have been looked at, and of how many.
     ///
     /// # Errors
     /// Why it could not; what was copied stays.
@@ -64,7 +66,11 @@ pub trait Fill: Send + Sync + 'static {
         group: GroupId,
         device: DeviceId,
         fenced: Vec<DeviceId>,
+        progress: Arc<dyn Fn(u64, u64) + Send + Sync>,
     ) -> BoxFuture<'_, Result<(), String>>;
+
+    /// What was copied since the process began.
+    fn copied_bytes(&self) -> u64;
 
     /// Removes copies that devices of this node have kept of groups that they left, if all present members have
     /// theirs; gives how many. The map was confirmed a moment ago.
@@ -77,9 +83,12 @@ impl Fill for Chunks {
         group: GroupId,
         device: DeviceId,
         fenced: Vec<DeviceId>,
+        progress: Arc<dyn Fn(u64, u64) + Send + Sync>,
     ) -> BoxFuture<'_, Result<(), String>> {
         async move {
-            let progress = async |_: &chunks::Filled| {};
+            let progress = |filled: &chunks::Filled| {
+                progress(filled.present + filled.copied + filled.lost, filled.listed);
+            };
             match Chunks::fill(self, group, device, &fenced, progress).await {
                 Ok(filled) => {
                     let chunks::Filled {
@@ -95,6 +104,10 @@ impl Fill for Chunks {
             }
         }
         .boxed()
+    }
+
+    fn copied_bytes(&self) -> u64 {
+        self.metrics().filled_bytes.get()
     }
 
     fn remove_left_behind(&self) -> BoxFuture<'_, u64> {
@@ -140,6 +153,8 @@ struct Inner {
     agent: Mutex<Agent>,
     rule: Mutex<Option<Rule>>,
     heard: Mutex<Heard>,
+    /// The fills under way here, with how far they are.
+    fills: Mutex<BTreeMap<(GroupId, DeviceId), (u64, u64)>>,
     /// Who led the control group when it was last asked.
     leader: Mutex<Option<NodeId>>,
     /// When a report was last answered, by the monotonic clock.
@@ -162,6 +177,7 @@ impl Cluster {
                 agent: Mutex::new(agent),
                 rule: Mutex::default(),
                 heard: Mutex::default(),
+                fills: Mutex::default(),
                 leader: Mutex::default(),
                 answered: Mutex::new(now),
                 replicas: tokio::sync::Mutex::default(),

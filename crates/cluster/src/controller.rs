@@ -16,6 +16,7 @@ use base::{DeviceId, NodeId};
 use map::{Device, Epoch, Fill, Map, Observed, Step, next_steps};
 
 use crate::control::DEVICES_MAX;
+use crate::copying::Copying;
 use crate::health::{self, Health, Now};
 use crate::report::{Condition, DeviceReport, Report};
 
@@ -50,6 +51,7 @@ pub struct Controller {
     /// Devices that nodes have got, as each said last.
     newcomers: BTreeMap<NodeId, Vec<DeviceReport>>,
     observed: Observed,
+    copying: Copying,
     /// A change was given out and nothing was heard of it yet.
     is_changing: bool,
     silence: Duration,
@@ -73,6 +75,7 @@ impl Controller {
             addresses: BTreeMap::new(),
             newcomers: BTreeMap::new(),
             observed: Observed::default(),
+            copying: Copying::default(),
             is_changing: false,
             silence: config.silence,
             ticked: now.monotonic,
@@ -90,6 +93,11 @@ impl Controller {
 
     pub fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    /// How far the copying has come.
+    pub fn copying(&self) -> &Copying {
+        &self.copying
     }
 
     pub fn step(&mut self, now: Now, event: Event) -> Option<Change> {
@@ -124,6 +132,7 @@ impl Controller {
 
     fn take(&mut self, now: Now, node: NodeId, report: Report) {
         self.nodes.hear(node, now.monotonic);
+        self.copying.take(now.monotonic, node, &report);
         self.addresses.insert(node, report.addresses);
         self.newcomers.remove(&node);
         for device in report.devices {
@@ -176,6 +185,7 @@ impl Controller {
         self.reported.retain(|id, _| map.devices.contains_key(id));
         self.addresses.retain(|id, _| map.nodes.contains_key(id));
         self.newcomers.retain(|id, _| map.nodes.contains_key(id));
+        self.copying.retain(|id| map.nodes.contains_key(id));
         let filled = &mut self.observed.filled;
         filled.retain(|entry| is_filling(map, entry));
     }

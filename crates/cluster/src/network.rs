@@ -4,7 +4,7 @@
 //! lives as long as the queue is not empty sends what waits as one call, a few calls at a time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::{DeviceId, NodeId, ShardId};
@@ -54,8 +54,8 @@ struct Inner {
     node: NodeId,
     map: Current,
     peers: Peers,
-    /// The replicas of this node; none before they are given.
-    here: Mutex<Option<Arc<dyn Replication>>>,
+    /// The replicas of this node, which may have these wires themselves; none before they are given.
+    here: Mutex<Option<Weak<dyn Replication>>>,
     queues: Mutex<HashMap<NodeId, Queue>>,
 }
 
@@ -79,9 +79,9 @@ impl Wires {
         }
     }
 
-    /// Where messages to devices of this node go.
-    pub fn connect(&self, replication: Arc<dyn Replication>) {
-        *self.inner.here.lock() = Some(replication);
+    /// Where messages to devices of this node go, as long as somebody else keeps it.
+    pub fn connect(&self, replication: &Arc<dyn Replication>) {
+        *self.inner.here.lock() = Some(Arc::downgrade(replication));
     }
 
     /// The node that has a device, by the newest map.
@@ -91,7 +91,7 @@ impl Wires {
     }
 
     fn here(&self) -> Option<Arc<dyn Replication>> {
-        self.inner.here.lock().clone()
+        self.inner.here.lock().as_ref()?.upgrade()
     }
 
     /// Puts a message into the queue of a node, and starts to send if nobody does.

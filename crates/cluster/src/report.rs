@@ -4,6 +4,8 @@ use base::{DeviceId, GroupId, ShardId};
 use map::{Epoch, Map, Membership};
 use serde::{Deserialize, Serialize};
 
+use crate::copying::Progress;
+
 /// The memberships in one report: the rest follows half a second later.
 pub(crate) const MEMBERSHIPS_MAX: usize = 256;
 
@@ -49,6 +51,10 @@ pub struct Report {
     /// controller knows as much are left out.
     pub shards: Vec<(ShardId, Membership)>,
     pub filled: Vec<Filled>,
+    /// Of chunks, to new members of groups, since the node's process began.
+    pub copied_bytes: u64,
+    /// The fills under way.
+    pub fills: Vec<Progress>,
 }
 
 /// What the control leader answers, after a proof that it leads.

@@ -6,6 +6,8 @@ use base::{DeviceId, GroupId, NodeId, ShardId};
 use map::{Fill, Group, Map, Observed, Replicas, State, WIDTH};
 use serde::{Deserialize, Serialize};
 
+use crate::copying::{Copying, Repair};
+
 /// Groups and shards that are listed one by one; of the others only the number is told.
 const LISTED_MAX: usize = 100;
 
@@ -26,6 +28,9 @@ pub struct Status {
     pub groups_unsettled: usize,
     /// The first of those that are not as they should be, and why.
     pub unsettled: Vec<Unsettled>,
+    /// What is to be copied for that; nothing if nothing is.
+    #[serde(default)]
+    pub repair: Option<Repair>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +70,13 @@ pub struct Unsettled {
 
 impl Status {
     /// How a cluster of so many shards is, as the node `leader` sees it.
-    pub fn of(leader: NodeId, map: &Map, observed: &Observed, shards: u16) -> Self {
+    pub fn of(
+        leader: NodeId,
+        map: &Map,
+        observed: &Observed,
+        copying: &Copying,
+        shards: u16,
+    ) -> Self {
         let width = usize::from(WIDTH).min(staying(map));
         let mut unsettled = Vec::new();
         for shard in (0..shards).map(ShardId) {
@@ -73,7 +84,7 @@ impl Status {
         }
         let shards_unsettled = unsettled.len();
         for (id, group) in &map.groups {
-            unsettled.extend(of_group(map, *id, group, width));
+            unsettled.extend(of_group(map, copying, *id, group, width));
         }
         let groups_unsettled = unsettled.len() - shards_unsettled;
         let whole = unsettled.is_empty();
@@ -88,6 +99,7 @@ impl Status {
             groups_total: map.groups.len(),
             groups_unsettled,
             unsettled,
+            repair: copying.repair(map, width),
         }
     }
 }
@@ -156,12 +168,25 @@ fn shard_doing(
     (replicas.voters.len() < wanted).then(|| "is to be copied".to_owned())
 }
 
-fn of_group(map: &Map, id: GroupId, group: &Group, width: usize) -> Option<Unsettled> {
+fn of_group(
+    map: &Map,
+    copying: &Copying,
+    id: GroupId,
+    group: &Group,
+    width: usize,
+) -> Option<Unsettled> {
     let filling = group.members.iter().filter(|one| one.fill != Fill::Full);
     let filling: Vec<_> = filling.map(|member| member.device).collect();
     let full = group.full().filter(|id| map.is_up(*id)).count();
+    let done = filling
+        .iter()
+        .filter_map(|device| copying.done(id, *device))
+        .min();
     let doing = if !filling.is_empty() {
-        format!("copied to {}", list(&filling))
+        let done = done
+            .map(|parts| format!(" ({} %)", parts / 10))
+            .unwrap_or_default();
+        format!("copied to {}{done}", list(&filling))
     } else if let Some(gone) = gone(map, group.devices()) {
         gone
     } else if full < group.members.len() {
@@ -286,7 +311,7 @@ pub(crate) mod tests {
     fn after(change: impl FnOnce(&mut Map, &mut Observed)) -> Option<String> {
         let (mut map, mut observed) = whole();
         change(&mut map, &mut observed);
-        let status = Status::of(NodeId::FIRST, &map, &observed, 1);
+        let status = Status::of(NodeId::FIRST, &map, &observed, &Copying::default(), 1);
         assert_eq!(status.whole, status.unsettled.is_empty());
         status.unsettled.first().map(|one| {
             let Unsettled {
@@ -351,7 +376,7 @@ pub(crate) mod tests {
             .insert(GroupId(7), Group::new(map.epoch, &[A], false));
         map.shards.get_mut(&SHARD).unwrap().voters = vec![A];
         observed.shards.get_mut(&SHARD).unwrap().voters = [A].into();
-        let status = Status::of(NodeId::FIRST, &map, &observed, 1);
+        let status = Status::of(NodeId::FIRST, &map, &observed, &Copying::default(), 1);
         assert!(status.whole, "{status:?}");
         assert_eq!(
             (status.nodes.len(), status.nodes[0].devices[0].shards),
@@ -362,7 +387,7 @@ pub(crate) mod tests {
     #[test]
     fn the_list_has_a_bound_and_the_numbers_have_not() {
         let (map, observed) = whole();
-        let status = Status::of(NodeId::FIRST, &map, &observed, 500);
+        let status = Status::of(NodeId::FIRST, &map, &observed, &Copying::default(), 500);
         assert_eq!(
             (status.shards_unsettled, status.unsettled.len()),
             (499, LISTED_MAX)

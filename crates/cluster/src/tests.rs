@@ -601,6 +601,7 @@ impl World {
             NodeId::FIRST,
             controller.map(),
             controller.observed(),
+            controller.copying(),
             SHARDS,
         ))
     }

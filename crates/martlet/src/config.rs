@@ -55,6 +55,7 @@ pub(crate) struct Config {
     pub(crate) scrub_bytes_per_second: u64,
     pub(crate) scrub_interval: Duration,
     pub(crate) compact_bytes_per_second: u64,
+    pub(crate) repair_bytes_per_second: u64,
     pub(crate) leftover_age: Duration,
 }
 
@@ -131,6 +132,7 @@ impl Config {
             scrub_bytes_per_second: values.number("scrub_bytes_per_second"),
             scrub_interval: values.time("scrub_interval"),
             compact_bytes_per_second: values.number("compact_bytes_per_second"),
+            repair_bytes_per_second: values.number("repair_bytes_per_second"),
             leftover_age: values.time("leftover_age"),
         }
     }

@@ -62,6 +62,19 @@ fn screen(status: &Status) -> String {
             count(bad)
         )),
     }
+    for lost in status.lost.iter().take(LOST_SHOWN) {
+        let object = match lost.object.as_str() {
+            "" => "an unknown object",
+            object => object,
+        };
+        line(format_args!("  LOST: {object}, chunk {}", lost.chunk));
+    }
+    if let Some(more) = status.lost.len().checked_sub(LOST_SHOWN + 1) {
+        line(format_args!(
+            "  and {} more: see --json",
+            count(more as u64 + 1)
+        ));
+    }
     if let Some(cluster) = &status.cluster {
         text_of_cluster(cluster, &mut line);
     }
@@ -89,14 +102,43 @@ fn text_of_cluster(cluster: &cluster::Status, line: &mut impl FnMut(std::fmt::Ar
             one.what, one.copies, one.wanted, one.doing
         ));
     }
+    if let Some(repair) = &cluster.repair {
+        line(format_args!("repair    {}", repair_line(repair)));
+    }
     line(format_args!(""));
     for node in &cluster.nodes {
         line(format_args!("{}", node_line(node)));
     }
 }
 
+/// Chunks that are lost; who has more does not want to know them one by one.
+const LOST_SHOWN: usize = 8;
+
 /// More would fill the screen and say the same.
 const UNSETTLED_SHOWN: usize = 8;
+
+fn repair_line(repair: &cluster::Repair) -> String {
+    let what = format!(
+        "{} to be made, about {}",
+        counted_copies(repair.copies as u64),
+        bytes(repair.bytes_left)
+    );
+    match repair.seconds_left() {
+        None => what,
+        Some(left) => format!(
+            "{what}, at {}/s: some {} left",
+            bytes(repair.bytes_per_second),
+            duration(left)
+        ),
+    }
+}
+
+fn counted_copies(number: u64) -> String {
+    match number {
+        1 => "1 copy".to_owned(),
+        number => format!("{} copies", count(number)),
+    }
+}
 
 /// One node of a cluster, on one line.
 pub(crate) fn node_line(node: &cluster::NodeStatus) -> String {
@@ -156,9 +198,32 @@ fn text_of_device(device: &Device, line: &mut impl FnMut(std::fmt::Arguments<'_>
 
 #[cfg(test)]
 mod tests {
-    use admin::api::{Garbage, Stored};
+    use admin::api::{Garbage, LostChunk, Stored};
 
     use super::*;
+
+    #[test]
+    fn a_repair_is_told_with_its_time() {
+        let mut repair = cluster::Repair {
+            copies: 1,
+            bytes_left: 3 << 30,
+            bytes_per_second: 0,
+        };
+        assert_eq!(repair_line(&repair), "1 copy to be made, about 3.0 GiB");
+        (repair.copies, repair.bytes_per_second) = (1200, 10 << 20);
+        assert_eq!(
+            repair_line(&repair),
+            "1,200 copies to be made, about 3.0 GiB, at 10.0 MiB/s: some 5 min left"
+        );
+    }
+
+    fn lost(object: &str, chunk: &str) -> LostChunk {
+        LostChunk {
+            object: object.to_owned(),
+            chunk: chunk.to_owned(),
+            device: "d1".to_owned(),
+        }
+    }
 
     #[test]
     fn one_screen_says_it_all() {
@@ -198,6 +263,7 @@ mod tests {
                 discards: 0,
             }),
             requests_in_flight: 7,
+            lost: vec![lost("main/c/o", "c1"), lost("", "c2")],
             cluster: None,
         };
         assert_eq!(
@@ -208,7 +274,9 @@ mod tests {
              requests  7 in flight\n\
              shards    16\n\
              garbage   5 deleted bodies (3.0 MiB) and 0 abandoned chunks to be removed\n\
-             damage    2 BAD RECORDS: see the log, and martlet check\n\
+             damage    2 BAD RECORDS: see the log, and martlet check\n  \
+               LOST: main/c/o, chunk c1\n  \
+               LOST: an unknown object, chunk c2\n\
              \n\
              device    /disk1  (d1)\n  \
                state   healthy\n  \

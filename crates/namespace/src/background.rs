@@ -1,5 +1,5 @@
 //! What goes on without being asked: collecting garbage, removing what has expired, giving up dead
-//! uploads, sweeping lists, keeping what is read here from other nodes' collectors.
+//! uploads, sweeping lists, mending copies, keeping what is read here from other nodes' collectors.
 //!
 //! Every shard has one task for expiry and one for the rest, since collecting waits for devices. Each
 //! works in bounded rounds with a pause after each, longer when there was nothing to do. All of it
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::garbage::{self, Collector};
+use crate::heal::{HEAL_EVERY, Healer};
 use crate::renew::RENEW_EVERY;
 use crate::sweep::Sweeper;
 use crate::{Error, Namespace};
@@ -40,6 +41,7 @@ impl Namespace {
             tasks.spawn(self.clone().run_expirer(shard, stopped.clone()));
             tasks.spawn(self.clone().run_collector(shard, stopped.clone()));
         }
+        tasks.spawn(self.clone().run_healer(stopped.clone()));
         if self.inner.config.is_shared {
             tasks.spawn(self.clone().run_renewals(stopped));
         }
@@ -81,6 +83,19 @@ impl Namespace {
             }
             let round = collector.round(&self, shard).await;
             let pause = self.pause_after(shard, "collector", round);
+            if !goes_on(&mut stopped, pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn run_healer(self, mut stopped: watch::Receiver<bool>) {
+        let mut healer = Healer::default();
+        loop {
+            let pause = match healer.round(&self).await {
+                true => BUSY_PAUSE,
+                false => HEAL_EVERY,
+            };
             if !goes_on(&mut stopped, pause).await {
                 return;
             }

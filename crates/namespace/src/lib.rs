@@ -29,6 +29,7 @@ mod error;
 mod expiry;
 mod garbage;
 mod hash;
+mod heal;
 mod key;
 mod listing;
 mod manifest;

@@ -352,6 +352,7 @@ impl Namespace {
         expired: Expired,
         fetch: Fetch,
     ) -> Result<Found, Error> {
+        self.chunks().serves_client();
         let shard = self.container_shard(account, container);
         let find = Find {
             account: account.to_owned(),

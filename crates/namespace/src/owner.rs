@@ -28,6 +28,8 @@ pub enum Owns {
     No,
     /// It cannot be told now: leave the chunk alone.
     Unknown,
+    /// The garbage queue does, and nothing else: it goes soon.
+    Doomed,
 }
 
 impl Namespace {
@@ -83,7 +85,10 @@ impl Query for FindOwner {
         }
         if let Some(row) = view.get(&id.garbage())? {
             let garbage: GarbageRow<'_> = row::decode(&row)?;
-            return Ok(has_chunk(view, id, &garbage.body, *chunk)?);
+            return Ok(match has_chunk(view, id, &garbage.body, *chunk)? {
+                Owns::Yes => Owns::Doomed,
+                other => other,
+            });
         }
         // It may be that another node goes on with it.
         Ok(match view.get(&id.upload())? {

@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod full;
 mod garbage;
+mod heal;
 mod hung;
 mod large;
 mod lost;

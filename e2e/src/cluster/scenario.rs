@@ -12,7 +12,7 @@ use super::availability::{self, Gaps};
 use super::fault::Fault;
 use super::history::Counts;
 use super::load::{Expect, Load};
-use super::{Cluster, Setup, can_cut_power, devices, late, verify};
+use super::{Cluster, Setup, can_cut_power, devices, late, rot, verify};
 use crate::session::Session;
 
 /// What happens.
@@ -36,6 +36,8 @@ pub enum Scenario {
     Growth,
     /// Each node gets a second device, which is taken from it again.
     Devices,
+    /// Bits flip in what nodes have stored.
+    Rot,
 }
 
 /// A run of a scenario.
@@ -103,6 +105,15 @@ pub fn run(plan: &Plan) -> Result<Report> {
     })
 }
 
+fn environment(plan: &Plan) -> Vec<(&'static str, String)> {
+    let mut environment = plan.environment.clone();
+    if plan.scenario == Scenario::Rot {
+        let settings = rot::SETTINGS.map(|(name, value)| (name, value.to_owned()));
+        environment.extend(settings);
+    }
+    environment
+}
+
 /// An answer may take so long on a busy machine while something is broken; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -127,7 +138,7 @@ impl<'a> Run<'a> {
             binary: plan.binary.clone(),
             seed: plan.seed,
             power_cuts,
-            environment: plan.environment.clone(),
+            environment: environment(plan),
         };
         let cluster = Cluster::form(&setup, folder)?;
         let mut session = cluster.login()?;
@@ -149,6 +160,10 @@ impl<'a> Run<'a> {
             Scenario::LateWriters => {
                 self.cluster.grow_to(self.plan.nodes)?;
                 late::strike(&mut self)?;
+            }
+            Scenario::Rot => {
+                self.cluster.grow_to(self.plan.nodes)?;
+                rot::strike(&mut self)?;
             }
             Scenario::Devices => {
                 self.cluster.grow_to(self.plan.nodes)?;

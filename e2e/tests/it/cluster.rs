@@ -111,6 +111,11 @@ fn devices_come_and_go_under_load() {
 }
 
 #[test]
+fn rot_is_mended_from_other_nodes_and_what_is_lost_is_named() {
+    check(Scenario::Rot, 3, 0);
+}
+
+#[test]
 fn a_skipped_sync_of_the_log_is_caught() {
     check_is_caught("log-sync-skipped", Scenario::PowerCuts, 1);
 }

@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     async fn fill(&self) -> Result<Filled, Error> {
-        self.chunks.fill(GROUP, IDS[2], &IDS, async |_| {}).await
+        self.chunks.fill(GROUP, IDS[2], &IDS, |_| {}).await
     }
 
     fn held(&self) -> usize {
@@ -79,6 +79,7 @@ async fn a_new_member_gets_what_the_others_have() {
     fixture.devices[2].set(id(3), Some(chunk(3)));
     let filled = fixture.fill().await.unwrap();
     let expected = Filled {
+        listed: 2500,
         present: 1,
         copied: 2499,
         copied_bytes: 2496 * 10 + 3 * (3 << 20),
@@ -103,7 +104,7 @@ async fn only_who_is_fenced_says_what_there_is() {
     fixture.devices[0].set(id(11), Some(chunk(11)));
     let fill = async |fenced: &[DeviceId]| {
         let chunks = &fixture.chunks;
-        chunks.fill(GROUP, IDS[2], fenced, async |_| {}).await
+        chunks.fill(GROUP, IDS[2], fenced, |_| {}).await
     };
     fixture.devices[1].rot(id(4));
     let filled = fill(&[IDS[1], IDS[2]]).await.unwrap();
@@ -156,20 +157,18 @@ async fn what_stands_in_the_way_ends_the_pass_and_the_next_goes_on() {
 async fn a_group_that_changes_ends_the_pass() {
     let fixture = Fixture::new(10);
     let map = fixture.map.clone();
-    let pass = fixture
-        .chunks
-        .fill(GROUP, IDS[2], &IDS, async |filled: &Filled| {
-            if filled.copied == 5 {
-                let mut newer = (*map.get()).clone();
-                newer.epoch = newer.epoch.next();
-                newer.groups.get_mut(&GROUP).unwrap().epoch = newer.epoch;
-                map.advance(newer);
-            }
-        });
+    let pass = fixture.chunks.fill(GROUP, IDS[2], &IDS, |filled: &Filled| {
+        if filled.copied == 5 {
+            let mut newer = (*map.get()).clone();
+            newer.epoch = newer.epoch.next();
+            newer.groups.get_mut(&GROUP).unwrap().epoch = newer.epoch;
+            map.advance(newer);
+        }
+    });
     assert!(matches!(pass.await, Err(Error::Unavailable { .. })));
     assert_eq!(fixture.held(), 5);
     assert_eq!(fixture.fill().await.unwrap().present, 5);
-    let full = fixture.chunks.fill(GROUP, IDS[0], &IDS, async |_| {}).await;
+    let full = fixture.chunks.fill(GROUP, IDS[0], &IDS, |_| {}).await;
     assert!(
         matches!(full, Err(Error::Unavailable { .. })),
         "not filling"

@@ -186,7 +186,7 @@ async fn what_a_fill_has_found_is_not_deleted() {
             group.members[2].fill = Fill::Filling { since };
         });
         let chunks = &fixture.chunks;
-        chunks.fill(GROUP, IDS[2], &IDS, async |_| {}).await
+        chunks.fill(GROUP, IDS[2], &IDS, |_| {}).await
     };
     let (removed, filled) = tokio::join!(removing, coming_back);
     assert!((1..COUNT).contains(&removed));

@@ -28,7 +28,10 @@ impl Fixture {
             Env::real(),
             Current::new(map),
             here([device.clone() as Arc<dyn Storage>]),
-            &Config { buffer_bytes: 0 },
+            &Config {
+                buffer_bytes: 0,
+                ..Config::default()
+            },
         );
         let chunk = ChunkId::new(GroupId(0), 1, 1);
         let owner = Owner {
@@ -164,7 +167,10 @@ fn threefold(here_is: u128) -> (Chunks, [Arc<MemoryDevice>; 3], Span) {
         Env::real(),
         Current::new(map),
         Arc::new(cluster),
-        &Config { buffer_bytes: 0 },
+        &Config {
+            buffer_bytes: 0,
+            ..Config::default()
+        },
     );
     let span = Span {
         chunk: fixture.chunk,

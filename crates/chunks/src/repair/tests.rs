@@ -164,3 +164,76 @@ async fn what_waits_is_bounded() {
     fixture.chunks.settle_repairs().await;
     assert_eq!(fixture.counts().1, 0);
 }
+
+#[tokio::test]
+async fn what_the_devices_have_found_is_mended_without_a_reader() {
+    let fixture = Fixture::new(3);
+    fixture.devices[0].rot(id(0));
+    fixture.devices[2].rot(id(2));
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.counts(), (2, 2));
+    assert_eq!(fixture.chunks.lost(), []);
+    for device in &fixture.devices {
+        assert_eq!(device.bad(), []);
+    }
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.counts(), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_good_copy_is_called_lost_until_one_comes_back_or_it_is_deleted() {
+    let fixture = Fixture::new(2);
+    for device in &fixture.devices {
+        device.rot(id(0));
+    }
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    let lost = fixture.chunks.lost();
+    assert_eq!(lost.len(), 3, "{lost:?}");
+    assert!(lost.iter().all(|one| one.chunk == id(0)));
+    assert_eq!(lost[0].owner.as_ref().unwrap().object, "o");
+    assert_eq!(fixture.counts(), (3, 0));
+    // It is not looked at again and again, nor told again.
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.counts(), (3, 0));
+
+    // One that could not be reached comes back with a good copy.
+    let good = fixture.devices[1].chunks()[0].1.clone();
+    let payload = Bytes::from(vec![7; 3_000_000]);
+    let write =
+        fixture.devices[1].write(map::Epoch(9), id(0), &good, std::slice::from_ref(&payload));
+    write.await.unwrap();
+    tokio::time::advance(AGAIN_AFTER).await;
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.chunks.lost(), []);
+    assert_eq!(fixture.counts(), (3, 2));
+
+    for device in &fixture.devices {
+        device.rot(id(1));
+    }
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.chunks.lost().len(), 3);
+    fixture.chunks.delete(&[id(1)]).await;
+    fixture.chunks.mend();
+    assert_eq!(fixture.chunks.lost(), []);
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_answer_is_no_reason_to_call_anything_lost() {
+    let fixture = Fixture::new(1);
+    fixture.devices[0].rot(id(0));
+    fixture.devices[1].rot(id(0));
+    fixture.devices[2].fail_reads(Some(device::Error::Closed));
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.chunks.lost(), []);
+    fixture.devices[2].fail_reads(None);
+    fixture.chunks.mend();
+    fixture.chunks.settle_repairs().await;
+    assert_eq!(fixture.counts().1, 2);
+}

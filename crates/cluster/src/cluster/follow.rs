@@ -10,6 +10,8 @@ use map::Map;
 
 use super::Cluster;
 use crate::agent::{Action, Event, Round};
+use crate::copying::Progress;
+use crate::report::Report;
 
 const TICK: Duration = Duration::from_millis(250);
 const REPORT: Duration = Duration::from_millis(500);
@@ -57,7 +59,12 @@ impl Cluster {
         let (addresses, devices) = (parts.addresses.clone(), (parts.devices)());
         let report = {
             let agent = self.inner.agent.lock();
-            agent.report(&round, &proved, &led, addresses, devices)
+            let report = agent.report(&round, &proved, &led, addresses, devices);
+            Report {
+                copied_bytes: parts.fill.copied_bytes(),
+                fills: self.fills(),
+                ..report
+            }
         };
         let metrics = &self.inner.metrics;
         let asked = self.now().monotonic;
@@ -83,6 +90,19 @@ impl Cluster {
                 self.find_way().await;
             }
         }
+    }
+
+    fn fills(&self) -> Vec<Progress> {
+        let fills = self.inner.fills.lock();
+        let fills = fills
+            .iter()
+            .map(|((group, device), (done, total))| Progress {
+                group: *group,
+                device: *device,
+                done: *done,
+                total: *total,
+            });
+        fills.collect()
     }
 
     /// The shards of which it is proved that this node leads them.

@@ -1,6 +1,7 @@
 //! What the agent has decided to do, done.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{DeviceId, ShardId};
@@ -156,8 +157,16 @@ impl Cluster {
                 .await?;
         }
         let (fill, fenced) = (&self.inner.parts.fill, members.to_vec());
-        let fill = fill.fill(filled.group, filled.device, fenced);
-        fill.await.map_err(Declined::Unavailable)
+        let about = (filled.group, filled.device);
+        let cluster = self.clone();
+        let progress = move |done, total| {
+            cluster.inner.fills.lock().insert(about, (done, total));
+        };
+        let ended = fill
+            .fill(filled.group, filled.device, fenced, Arc::new(progress))
+            .await;
+        self.inner.fills.lock().remove(&about);
+        ended.map_err(Declined::Unavailable)
     }
 
     pub(super) async fn raise(&self, raise: Raise) {

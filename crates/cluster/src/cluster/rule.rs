@@ -183,7 +183,13 @@ impl Cluster {
         let controller = &rule.ok_or(Declined::NotLeading)?.controller;
         let (map, observed) = (controller.map(), controller.observed());
         let Parts { node, shards, .. } = &self.inner.parts;
-        Ok(Status::of(*node, map, observed, *shards))
+        Ok(Status::of(
+            *node,
+            map,
+            observed,
+            controller.copying(),
+            *shards,
+        ))
     }
 
     /// Proves that this node is the controller. Gives its reign and the newest map.

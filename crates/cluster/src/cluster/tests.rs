@@ -201,8 +201,18 @@ impl Replication for Seen {
 struct NoFill;
 
 impl Fill for NoFill {
-    fn fill(&self, _: GroupId, _: DeviceId, _: Vec<DeviceId>) -> BoxFuture<'_, Result<(), String>> {
+    fn fill(
+        &self,
+        _: GroupId,
+        _: DeviceId,
+        _: Vec<DeviceId>,
+        _: Arc<dyn Fn(u64, u64) + Send + Sync>,
+    ) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
+    }
+
+    fn copied_bytes(&self) -> u64 {
+        0
     }
 
     fn remove_left_behind(&self) -> BoxFuture<'_, u64> {
@@ -288,9 +298,9 @@ impl World {
         });
         let peers = peers.unwrap();
         let table = self.table.clone();
-        let replication = Arc::new(Seen { node, table });
+        let replication: Arc<dyn Replication> = Arc::new(Seen { node, table });
         let wires = Wires::new(node, map.clone(), peers.clone());
-        wires.connect(replication.clone());
+        wires.connect(&replication);
         let owners = self.table.clone();
         let devices = move || {
             let table = owners.lock();

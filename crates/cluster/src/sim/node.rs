@@ -185,7 +185,7 @@ impl Machine {
         let peers = peers.carried(Box::new(carrier(node, shared.clone())));
         let wires = Wires::new(node, map.clone(), peers.clone());
         let groups = Groups::open(shared.clone(), env.clone(), wires.clone(), &self.disks);
-        wires.connect(groups.clone());
+        wires.connect(&(groups.clone() as Arc<dyn crate::Replication>));
         let outside = Outside {
             wires,
             map: map.clone(),

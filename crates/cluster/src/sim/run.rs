@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{DeviceId, NodeId, ShardId};
-use map::{Fill, Map, WIDTH};
+use map::{Fill, Map, State, WIDTH};
 use parking_lot::Mutex;
 
 use super::checks::Fate;
@@ -178,7 +178,12 @@ impl World {
         if let Some(process) = running.next() {
             let cluster = process.cluster.clone();
             let part = Part::Node(node);
-            let drain = async move { drop(cluster.drain(part, is_draining).await) };
+            // Who asks has other things to do: it does not come when all is at rest.
+            let patience = std::time::Duration::from_secs(2);
+            let drain = async move {
+                let asked = cluster.drain(part, is_draining);
+                drop(tokio::time::timeout(patience, asked).await);
+            };
             process.runtime.spawn(drain);
         }
     }
@@ -227,17 +232,34 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// Which map each node has, and which one is decided.
+    /// Which map each node has, which one is decided, and who is not up by it.
     pub(super) fn maps(&self) -> String {
         let running = self.machines.iter();
         let running = running.filter_map(|one| Some((one.id, one.process.as_ref()?)));
         let maps = running.map(|(id, process)| format!("{id} has {}", process.map.get().epoch));
         let maps: Vec<_> = maps.collect();
-        format!(
-            "decided is {}, {}",
-            self.decided_map().epoch,
-            maps.join(", ")
-        )
+        let decided = self.decided_map();
+        let (maps, away) = (maps.join(", "), self.away(&decided));
+        format!("decided is {}, {maps}; not up: {away:?}", decided.epoch)
+    }
+
+    /// Nodes and devices that are not up by a map, or to be emptied; but for broken ones.
+    fn away(&self, map: &Map) -> Vec<String> {
+        let disks = self.machines.iter().flat_map(|machine| &machine.disks);
+        let good: BTreeSet<_> = disks
+            .filter(|disk| !disk.is_broken())
+            .map(|disk| disk.id)
+            .collect();
+        let is_away = |node: &map::Node| node.state != State::Up || node.is_draining;
+        let nodes = map.nodes.iter().filter(|(_, node)| is_away(node));
+        let nodes = nodes.map(|(id, node)| format!("{id} is {node:?}"));
+        let devices = map
+            .devices
+            .iter()
+            .filter(|(id, one)| good.contains(id) && one.state != State::Up);
+        nodes
+            .chain(devices.map(|(id, one)| format!("{id} is {}", one.state)))
+            .collect()
     }
 
     /// The newest map that any node has.
@@ -306,6 +328,10 @@ impl World {
     /// Where the map says something else than is the case.
     fn disagreement(&self) -> Option<String> {
         let map = self.newest_map();
+        // Who flapped is back after a minute at the latest.
+        if let Some(away) = self.away(&map).first() {
+            return Some(away.clone());
+        }
         let checks = self.shared.checks.lock();
         for shard in (0..SHARDS).map(ShardId) {
             let wanted = map.shards.get(&shard).map(|one| one.voters.clone());

@@ -111,15 +111,20 @@ impl Fill for Filler {
         group: GroupId,
         device: DeviceId,
         fenced: Vec<DeviceId>,
+        progress: Arc<dyn Fn(u64, u64) + Send + Sync>,
     ) -> BoxFuture<'_, Result<(), String>> {
         async move {
             if self.shared.has(Bug::FillsNothing) {
                 return Ok(());
             }
             self.shared.checks.lock().counts.fills += 1;
-            Fill::fill(&self.chunks, group, device, fenced).await
+            Fill::fill(&self.chunks, group, device, fenced, progress).await
         }
         .boxed()
+    }
+
+    fn copied_bytes(&self) -> u64 {
+        Fill::copied_bytes(&self.chunks)
     }
 
     fn remove_left_behind(&self) -> BoxFuture<'_, u64> {

@@ -243,6 +243,8 @@ impl Shared {
             Some(from) => ledger.end_move(id, current, from, place),
             None => {
                 self.metrics.chunks_written.inc();
+                // It takes the place of a record that may have been bad.
+                self.bad.clear(&self.metrics, id);
                 ledger.put(id, place, current);
             }
         }

@@ -110,7 +110,11 @@ impl Plan<'_> {
     /// What must be done for each group by itself.
     pub(super) fn settle_groups(&mut self) {
         let map = self.map;
-        for (id, group) in &map.groups {
+        // Those first that are in the greatest danger: a device receives only a few at a time.
+        let copies = |group: &Group| group.full().filter(|id| self.sites.is_up(*id)).count();
+        let mut order: Vec<_> = map.groups.iter().collect();
+        order.sort_by_key(|(id, group)| (copies(group), **id));
+        for (id, group) in order {
             if self.is_long() {
                 return;
             }

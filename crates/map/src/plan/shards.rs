@@ -26,7 +26,13 @@ impl Plan<'_> {
     /// What must be done for each shard by itself.
     pub(super) fn settle_shards(&mut self) {
         let map = self.map;
-        for (shard, seen) in &self.observed.shards {
+        let voters = |shard: &ShardId| {
+            let voters = map.shards.get(shard).map(|replicas| replicas.voters.iter());
+            voters.map(|voters| voters.filter(|id| self.sites.is_up(**id)).count())
+        };
+        let mut order: Vec<_> = self.observed.shards.iter().collect();
+        order.sort_by_key(|(shard, _)| (voters(shard), **shard));
+        for (shard, seen) in order {
             if self.is_long() {
                 return;
             }

@@ -333,6 +333,13 @@ pub(crate) const KEYS: &[Key] = &[
         detail: "",
     },
     Key {
+        name: "repair_bytes_per_second",
+        kind: RATE,
+        default: "256MiB",
+        summary: "How fast the node copies what lacks copies, for all its disks together",
+        detail: "While requests of clients come, it takes at most half of the time besides.",
+    },
+    Key {
         name: "leftover_age",
         kind: Kind::Time {
             min: Duration::from_mins(1),

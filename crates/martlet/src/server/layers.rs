@@ -304,7 +304,7 @@ fn referenced(
         let namespace = namespace.clone();
         Box::pin(async move {
             match namespace.owns(&owner, chunk).await {
-                Owns::Yes => Referenced::Yes,
+                Owns::Yes | Owns::Doomed => Referenced::Yes,
                 Owns::No => Referenced::No,
                 Owns::Unknown => Referenced::Unknown,
             }

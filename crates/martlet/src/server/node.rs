@@ -12,8 +12,8 @@ use base::{NodeId, ShardId};
 use bytes::Bytes;
 use chunks::{AllDevices, Fence, Fenced, Storage};
 use cluster::{
-    CHUNKS, Cluster, Condition, DeviceReport, Directory, Handler, Home, Parts, Service, Wires,
-    control,
+    CHUNKS, Cluster, Condition, DeviceReport, Directory, Handler, Home, Parts, Replication,
+    Service, Wires, control,
 };
 use device::{Device, State};
 use futures_util::FutureExt as _;
@@ -85,7 +85,7 @@ impl Node {
         let peers = peers(&credentials, &directory)?;
         let wires = Wires::new(id, current.clone(), peers.clone());
         let groups = Groups::new(env, shards);
-        wires.connect(groups.clone());
+        wires.connect(&(groups.clone() as Arc<dyn Replication>));
         outside.connect(wires, current.clone());
 
         let fence = fence(&current);

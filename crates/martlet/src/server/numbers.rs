@@ -46,7 +46,7 @@ pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
     let help = "Reads that asked a second device because the first was slow.";
     let value = metrics.reads_hedged.get();
     to.counter("martlet_chunk_reads_hedged_total", help, &[], value);
-    let help = "Copies of chunks that a read found to be bad or missing.";
+    let help = "Copies of chunks that were found to be bad or missing.";
     let value = metrics.copies_bad.get();
     to.counter("martlet_chunk_copies_bad_total", help, &[], value);
     let help = "Of them, those that were replaced from a good copy.";
@@ -55,6 +55,9 @@ pub(super) fn chunks(to: &mut dyn Report, chunks: &Chunks) {
     let help = "Copies removed from disks that left their groups.";
     let value = metrics.copies_left_removed.get();
     to.counter("martlet_chunk_copies_left_removed_total", help, &[], value);
+    let help = "Chunks on this server's disks of which no good copy is left.";
+    let lost = i64::try_from(chunks.lost().len()).unwrap_or(i64::MAX);
+    to.gauge("martlet_chunks_without_copy", help, &[], lost);
     let help = "Chunks of abandoned uploads that wait to be deleted.";
     to.gauge(
         "martlet_discards_queued",

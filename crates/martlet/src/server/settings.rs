@@ -41,6 +41,7 @@ impl Config {
         namespace::Config {
             chunks: chunks::Config {
                 buffer_bytes: self.buffer_bytes,
+                repair_bytes_per_second: self.repair_bytes_per_second,
             },
             inline_bytes_max: self.inline_bytes_max,
             garbage_delay: self.garbage_delay,

@@ -102,6 +102,7 @@ impl admin::System for System {
                 discards: u64::try_from(discards).unwrap_or_default(),
             }),
             requests_in_flight: self.swift.requests().len() as u64,
+            lost: lost(self.namespace.chunks()),
             cluster: self.cluster_status().await,
         })
     }
@@ -139,6 +140,17 @@ impl admin::System for System {
         }
         numbers::process(to);
     }
+}
+
+fn lost(chunks: &chunks::Chunks) -> Vec<api::LostChunk> {
+    let entry = |lost: chunks::Lost| api::LostChunk {
+        object: lost.object(),
+        chunk: lost.chunk.to_string(),
+        device: lost.device.to_string(),
+    };
+    let mut lost: Vec<_> = chunks.lost().into_iter().map(entry).collect();
+    lost.sort();
+    lost
 }
 
 fn device_status(device: &Device) -> api::Device {

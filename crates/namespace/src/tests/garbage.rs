@@ -143,7 +143,7 @@ async fn a_chunk_is_owned_until_it_is_collected() {
     assert_eq!(world.namespace.owns(&owner, copy).await, Owns::No);
 
     world.put(&container, "o", b"small").await.unwrap();
-    assert_eq!(owns().await, Owns::Yes);
+    assert_eq!(owns().await, Owns::Doomed);
     assert_eq!(world.namespace.owns(&owner, copy).await, Owns::No);
     world.clock.advance(Duration::from_secs(6));
     world.collect().await;

@@ -92,7 +92,7 @@ async fn a_long_manifest_is_read_and_deleted_part_by_part() {
         world.put(&container, "o", b"short").await.unwrap();
         assert_eq!(world.check().await.problems, []);
         for (chunk, owner, _) in &owners {
-            assert_eq!(world.namespace.owns(owner, *chunk).await, Owns::Yes);
+            assert_eq!(world.namespace.owns(owner, *chunk).await, Owns::Doomed);
         }
         world.clock.advance(Duration::from_secs(60));
         world.collect().await;

@@ -204,6 +204,7 @@ impl Namespace {
         put: PutObject,
     ) -> Result<Written, Error> {
         key::check_name("object", &put.name, key::OBJECT_NAME_BYTES_MAX)?;
+        self.chunks().serves_client();
         self.admit_to_account(&container.account, put.stored.bytes, put.account_quota)
             .await?;
         let Stored { bytes, md5, body } = put.stored;
