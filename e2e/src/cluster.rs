@@ -10,6 +10,7 @@ mod fault;
 mod history;
 mod late;
 mod load;
+mod loss;
 mod rot;
 mod scenario;
 mod verify;
@@ -187,6 +188,12 @@ impl Cluster {
             Some(mut server) => server.kill(),
             None => bail!("node {node} does not run"),
         }
+    }
+
+    /// Forgets the last node, which is down for ever.
+    fn bury_last(&mut self) {
+        let last = self.nodes.pop();
+        assert!(last.is_some_and(|node| node.server.is_none()), "it is down");
     }
 
     /// Starts a node and returns at once, ready or not.

@@ -45,6 +45,8 @@ enum Story {
     Devices,
     /// Bits flip in what nodes have stored
     Rot,
+    /// A node dies for ever, and another one for a moment while that is mended
+    Loss,
 }
 
 impl Story {
@@ -60,6 +62,7 @@ impl Story {
             Self::Growth => Scenario::Growth,
             Self::Devices => Scenario::Devices,
             Self::Rot => Scenario::Rot,
+            Self::Loss => Scenario::Loss,
         }
     }
 }
@@ -77,6 +80,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
             scenario,
             nodes: arguments.nodes.unwrap_or(match scenario {
                 Scenario::Growth | Scenario::LateWriters => 5,
+                Scenario::Loss => 4,
                 _ => 3,
             }),
             cycles: arguments.cycles,

@@ -242,10 +242,8 @@ impl Replica {
         state.know(message.from, from);
         let asker = message.from;
         state.raft.receive(now, message);
-        if !state.is_leader() {
-            // Those who came meanwhile.
-            state.raft.pump(now);
-        }
+        // Who came meanwhile to read, and what waited for room on the way to the others.
+        state.raft.pump(now);
         let mut ready = state.raft.ready();
         let is_answer = |said: &mut Message| said.to == asker && said.is_answer();
         let answer = ready.messages.extract_if(.., is_answer).next();

@@ -12,7 +12,7 @@ use super::availability::{self, Gaps};
 use super::fault::Fault;
 use super::history::Counts;
 use super::load::{Expect, Load};
-use super::{Cluster, Setup, can_cut_power, devices, late, rot, verify};
+use super::{Cluster, Setup, can_cut_power, devices, late, loss, rot, verify};
 use crate::session::Session;
 
 /// What happens.
@@ -38,6 +38,8 @@ pub enum Scenario {
     Devices,
     /// Bits flip in what nodes have stored.
     Rot,
+    /// A node dies for ever.
+    Loss,
 }
 
 /// A run of a scenario.
@@ -107,10 +109,15 @@ pub fn run(plan: &Plan) -> Result<Report> {
 
 fn environment(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut environment = plan.environment.clone();
-    if plan.scenario == Scenario::Rot {
-        let settings = rot::SETTINGS.map(|(name, value)| (name, value.to_owned()));
-        environment.extend(settings);
-    }
+    let settings: &[_] = match plan.scenario {
+        Scenario::Rot => &rot::SETTINGS,
+        Scenario::Loss => &loss::SETTINGS,
+        _ => &[],
+    };
+    let settings = settings
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()));
+    environment.extend(settings);
     environment
 }
 
@@ -161,6 +168,10 @@ impl<'a> Run<'a> {
                 self.cluster.grow_to(self.plan.nodes)?;
                 late::strike(&mut self)?;
             }
+            Scenario::Loss => {
+                self.cluster.grow_to(self.plan.nodes)?;
+                loss::strike(&mut self)?;
+            }
             Scenario::Rot => {
                 self.cluster.grow_to(self.plan.nodes)?;
                 rot::strike(&mut self)?;
@@ -184,7 +195,7 @@ impl<'a> Run<'a> {
             }
         }
         match self.plan.scenario {
-            Scenario::Growth | Scenario::Devices => {
+            Scenario::Growth | Scenario::Devices | Scenario::Loss => {
                 self.cluster.stop_when_nothing_is_left_behind()?
             }
             _ => self.cluster.stop()?,

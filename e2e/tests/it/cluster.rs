@@ -116,6 +116,11 @@ fn rot_is_mended_from_other_nodes_and_what_is_lost_is_named() {
 }
 
 #[test]
+fn what_a_lost_node_held_is_made_again_elsewhere() {
+    check(Scenario::Loss, 4, 0);
+}
+
+#[test]
 fn a_skipped_sync_of_the_log_is_caught() {
     check_is_caught("log-sync-skipped", Scenario::PowerCuts, 1);
 }

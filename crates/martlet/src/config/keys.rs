@@ -83,6 +83,17 @@ pub(crate) const KEYS: &[Key] = &[
                  changes it later.",
     },
     Key {
+        name: "out_after",
+        kind: Kind::Time {
+            min: Duration::from_secs(1),
+            max: Duration::from_hours(24 * 30),
+        },
+        default: "10m",
+        summary: "How long a node or a disk is waited for before what it held is made again elsewhere",
+        detail: "The setting of the node that leads the control group counts: give all nodes the same. Longer than a \
+                 restart takes; copying everything for a node that comes back a minute later is work for nothing.",
+    },
+    Key {
         name: "join",
         kind: Kind::Text,
         default: "",

@@ -126,7 +126,7 @@ impl Node {
             devices: Arc::new(reports(devices.to_vec(), new, current, server.clone())),
             addresses,
             map_wanted: namespace.chunks().map_wanted().clone(),
-            config: cluster::Config::default(),
+            config: config.cluster(),
         });
         let service = Service::new(cluster.clone(), Some(Arc::new(ChunkCalls(server))));
         let port = Listener::new(port, &credentials, rpc::Config::default(), service)?;

@@ -50,6 +50,16 @@ impl Config {
         }
     }
 
+    pub(super) fn cluster(&self) -> cluster::Config {
+        cluster::Config {
+            health: cluster::HealthConfig {
+                grace: self.out_after,
+                ..cluster::HealthConfig::default()
+            },
+            ..cluster::Config::default()
+        }
+    }
+
     pub(super) fn shard(&self) -> shard::Config {
         shard::Config {
             memtable_bytes: self.memtable_bytes,
