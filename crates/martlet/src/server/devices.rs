@@ -68,7 +68,7 @@ impl Plan {
         shards: u16,
         spare: Spare,
     ) -> anyhow::Result<Self> {
-        let mut found = Vec::new();
+        let (mut found, mut spared) = (Vec::new(), None);
         for dir in dirs {
             let identity = match Device::inspect(env, dir) {
                 Ok(identity) => identity,
@@ -79,6 +79,7 @@ impl Plan {
                         %error,
                         "a device is out of service: the node goes on without it"
                     );
+                    spared = Some(error);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -89,15 +90,17 @@ impl Plan {
                 dir: canonical(dir),
             });
         }
-        if found.is_empty() {
-            anyhow::bail!("no data directory can be used");
-        }
         let draw = || {
             let mut bytes = [0; 16];
             env.entropy.fill(&mut bytes);
             u128::from_le_bytes(bytes)
         };
-        Ok(settle(found, shards, env.clock.now(), draw)?)
+        let plan = settle(found, shards, env.clock.now(), draw)?;
+        match spared {
+            // The one that cannot be read may say who this server is.
+            Some(error) if plan.is_new => Err(error.into()),
+            _ => Ok(plan),
+        }
     }
 
     /// Marks the directories that are to be made and makes devices of them.
@@ -284,6 +287,31 @@ mod tests {
         assert_eq!((plan.is_new, plan.shards), (is_new, shards));
         assert_eq!((&plan.made, &plan.to_make), (&paths(made), &paths(to_make)));
         plan
+    }
+
+    #[test]
+    fn who_cannot_read_who_it_is_does_not_begin_anew() {
+        let (env, _, _) = testkit::env(1, 1 << 20);
+        let dirs = [PathBuf::from("/one"), PathBuf::from("/two")];
+        let first = Plan::of(&env, &dirs[..1], 4, Spare::Some).unwrap();
+        first.make(&env).unwrap();
+        first.done(&env).unwrap();
+        let is_new = |spare| Plan::of(&env, &dirs, 4, spare).map(|plan| plan.is_new);
+        assert!(!is_new(Spare::Some).unwrap());
+        let path = dirs[0].join("identity");
+        let file = env.disk.open(&path, Open::Write).unwrap();
+        let len = usize::try_from(file.len().unwrap()).unwrap();
+        file.write_at(&[std::io::IoSlice::new(&vec![7; len])], 0)
+            .unwrap();
+        assert!(is_new(Spare::Some).is_err());
+        assert!(is_new(Spare::None).is_err());
+        // With another one that says who it is, it goes on.
+        let second = Plan::of(&env, &dirs[1..], 4, Spare::Some).unwrap();
+        second.make(&env).unwrap();
+        second.done(&env).unwrap();
+        let plan = Plan::of(&env, &dirs, 4, Spare::Some).unwrap();
+        assert_eq!((plan.is_new, plan.made), (false, dirs[1..].to_vec()));
+        assert!(is_new(Spare::None).is_err());
     }
 
     #[test]
