@@ -411,6 +411,10 @@ impl Replica {
             let sent = self.wires.send_piece(device, self.shard, piece).await;
             taken = sent.ok().and_then(|bytes| bytes[..].try_into().ok());
         }
+        if taken.is_none() {
+            // As in production: who is just installing one refuses at once, and would be asked without end.
+            sleep(Duration::from_secs(1)).await;
+        }
         let mut state = self.state.lock();
         state.sending.remove(&to);
         let (now, index) = (self.now(), taken.map(u64::from_be_bytes));
