@@ -31,7 +31,7 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(400);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// Who has heard nothing of the control leader for so long may know only nodes that do not lead any more, and asks for a map.
-const LOST_AFTER: Duration = Duration::from_secs(5);
+const LOST_AFTER: Duration = Duration::from_secs(45);
 
 /// So many at once: if a thousand nodes are lost, each is asked some six times a second.
 const ASKED_FOR_MAP: usize = 3;
