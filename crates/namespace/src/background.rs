@@ -92,10 +92,12 @@ impl Namespace {
     async fn run_healer(self, mut stopped: watch::Receiver<bool>) {
         let mut healer = Healer::default();
         loop {
-            let pause = match healer.round(&self).await {
-                true => BUSY_PAUSE,
-                false => HEAL_EVERY,
+            // A round waits for copies that are made at leisure; they go on without it.
+            let found = tokio::select! {
+                found = healer.round(&self) => found,
+                _ = stopped.changed() => return,
             };
+            let pause = if found { BUSY_PAUSE } else { HEAL_EVERY };
             if !goes_on(&mut stopped, pause).await {
                 return;
             }

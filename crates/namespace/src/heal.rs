@@ -29,6 +29,8 @@ const AGE_MIN: Duration = Duration::from_secs(60);
 pub(crate) struct Healer {
     /// When each was compared and nothing was to be done, by the monotonic clock.
     compared: BTreeMap<GroupId, Duration>,
+    /// When each was looked at last, whatever came of it: one that cannot be compared holds up no other.
+    tried: BTreeMap<GroupId, Duration>,
 }
 
 impl Healer {
@@ -45,10 +47,11 @@ impl Healer {
         });
         let Some(group) = due
             .into_iter()
-            .min_by_key(|group| self.compared.get(group).copied())
+            .min_by_key(|group| self.tried.get(group).copied())
         else {
             return false;
         };
+        self.tried.insert(group, now);
         match compare(namespace, group).await {
             Ok(0) => {
                 self.compared.insert(group, now);
@@ -72,6 +75,7 @@ impl Healer {
             let group = map.groups.get(group);
             group.is_some_and(|group| group.devices().all(|id| map.is_up(id)))
         });
+        self.tried.retain(|group, _| map.groups.contains_key(group));
     }
 }
 

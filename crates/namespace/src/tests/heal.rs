@@ -110,3 +110,36 @@ async fn rot_is_mended_and_what_is_lost_has_a_name() {
     );
     assert!(world.get(&container, "lost").await.is_err());
 }
+
+#[tokio::test]
+async fn a_group_that_cannot_be_compared_holds_up_no_other() {
+    let world = twofold().await;
+    let container = world.container("c").await;
+    world.put(&container, "o", &LARGE).await.unwrap();
+    let (id, ..) = world.devices[0].chunks()[0];
+    world.devices[1].set(id, None);
+    world.clock.advance(Duration::from_secs(61));
+    // One that comes before it has a member that nobody can reach, and that is called up.
+    change(&world, |map| {
+        let group = map.groups[&id.group()].clone();
+        let mut first = group.clone();
+        first.members[1].device = DeviceId(99);
+        let device = map.devices[&DeviceId(1)].clone();
+        map.devices.insert(DeviceId(99), device);
+        map.groups = [(id.group(), group), (GroupId(7), first)].into();
+    });
+    let mut healer = Healer::default();
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(10));
+        round(&mut healer, &world).await;
+    }
+    assert_eq!(world.devices[1].chunks().len(), 1);
+    // Whichever was first, the other one was looked at too.
+    world.devices[1].set(id, None);
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(10));
+        round(&mut healer, &world).await;
+    }
+    assert_eq!(world.devices[1].chunks().len(), 1);
+}
