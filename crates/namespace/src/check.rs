@@ -14,8 +14,8 @@ use std::fmt;
 
 use base::{ChunkId, ContainerId, DeviceId, ShardId};
 use bytes::Bytes;
-use chunks::Chunk;
-use map::Map;
+use chunks::{Chunk, Fragment};
+use map::{Group, Map};
 use shard::{Shards, View};
 
 use crate::check::shard_rows::ShardRows;
@@ -32,6 +32,8 @@ pub struct Record {
     pub chunk: ChunkId,
     /// The length of the payload.
     pub bytes: u32,
+    /// `None`: a whole chunk.
+    pub fragment: Option<Fragment>,
 }
 
 /// A counter that a shard has, and that is not 0.
@@ -308,6 +310,7 @@ impl Check {
             device,
             chunk,
             bytes,
+            fragment,
         } = record;
         let Some(referred) = self.chunks.get_mut(&chunk) else {
             self.report.leftover_records += 1;
@@ -321,7 +324,9 @@ impl Check {
             self.report.left_behind += 1;
         } else if !belongs {
             self.problem(None, chunk, format!("does not belong on device {device}"));
-        } else if bytes != expected {
+        } else if let Some(why) = group.and_then(|group| misfit(group, &record, expected)) {
+            self.problem(None, chunk, why);
+        } else if fragment.is_none() && bytes != expected {
             let why = format!("has {bytes} bytes on device {device} instead of {expected}");
             self.problem(None, chunk, why);
         } else {
@@ -344,6 +349,32 @@ impl Check {
             self.problem(None, id, format!("{copies} good copies of {full}"));
         }
     }
+}
+
+/// Why a record is not the fragment that its device should have of a chunk of so many bytes.
+fn misfit(group: &Group, record: &Record, chunk_bytes: u32) -> Option<String> {
+    let Record { device, bytes, .. } = record;
+    let index = record.fragment.map(|fragment| fragment.index);
+    let expected = group.part(*device);
+    if index != expected {
+        let name = |index: Option<u8>| {
+            index.map_or("a whole copy".to_owned(), |i| format!("fragment {i}"))
+        };
+        return Some(format!(
+            "is {} on device {device} instead of {}",
+            name(index),
+            name(expected)
+        ));
+    }
+    let fragment = record.fragment?;
+    let is_right =
+        fragment.chunk_bytes == chunk_bytes && *bytes == chunks::fragment_bytes(&fragment);
+    (!is_right).then(|| {
+        format!(
+            "has {bytes} bytes in fragment {} on device {device}, of {chunk_bytes}",
+            fragment.index
+        )
+    })
 }
 
 #[cfg(test)]
