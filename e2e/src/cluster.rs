@@ -7,6 +7,7 @@
 mod availability;
 mod devices;
 mod fault;
+mod fragments;
 mod history;
 mod late;
 mod load;

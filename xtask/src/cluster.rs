@@ -47,6 +47,8 @@ enum Story {
     Rot,
     /// A node dies for ever, and another one for a moment while that is mended
     Loss,
+    /// Two of six nodes are gone, and bits flip, where bodies are kept in fragments (ec:4+2)
+    Fragments,
 }
 
 impl Story {
@@ -63,6 +65,7 @@ impl Story {
             Self::Devices => Scenario::Devices,
             Self::Rot => Scenario::Rot,
             Self::Loss => Scenario::Loss,
+            Self::Fragments => Scenario::Fragments,
         }
     }
 }
@@ -81,6 +84,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
             nodes: arguments.nodes.unwrap_or(match scenario {
                 Scenario::Growth | Scenario::LateWriters => 5,
                 Scenario::Loss => 4,
+                Scenario::Fragments => 6,
                 _ => 3,
             }),
             cycles: arguments.cycles,

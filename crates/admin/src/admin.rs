@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use base::env::Env;
 use bytes::Bytes;
-use cluster::control::{Losses, Part, TokenState};
+use cluster::control::{Losses, Part, PutPolicy, TokenState};
 use cluster::{Cluster, Declined, TOKEN_LIFE};
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use namespace::{Created, Namespace};
+use namespace::{Created, NamedPolicy, Namespace, Policy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
 use crate::Prometheus;
 use crate::api::{
-    Fault, Generated, PutPart, PutPassword, PutUser, RequestList, Status, Token, TokenEntry,
-    TokenList, UserEntry, UserList,
+    Fault, Generated, PolicyEntry, PolicyList, PutPart, PutPassword, PutUser, RequestList, Status,
+    Token, TokenEntry, TokenList, UserEntry, UserList,
 };
 use crate::authority::{Door, Verdict, judge};
 use crate::password;
@@ -138,6 +138,8 @@ impl<S: System> Admin<S> {
             Route::Tokens if request.method() == http::Method::POST => self.create_token().await,
             Route::Tokens => Ok(json(StatusCode::OK, &self.tokens().await?)),
             Route::Token(id) => self.remove_token(id).await,
+            Route::Policies => Ok(json(StatusCode::OK, &self.policies())),
+            Route::Policy(name) => self.put_policy(name, request).await,
             Route::Part { part, lossy } if request.method() == http::Method::DELETE => {
                 self.remove_part(part, lossy).await
             }
@@ -211,6 +213,37 @@ impl<S: System> Admin<S> {
         self.cluster()?.remove(part, losses).await?;
         tracing::info!(%part, "removed");
         Ok(no_content())
+    }
+
+    fn policies(&self) -> PolicyList {
+        let policies = self.shared.namespace.policies();
+        let default = usize::from(policies.default);
+        let entry = |(place, named): (usize, NamedPolicy)| PolicyEntry {
+            name: named.name,
+            kind: named.policy.to_string(),
+            default: place == default,
+        };
+        PolicyList {
+            policies: policies.list.into_iter().enumerate().map(entry).collect(),
+        }
+    }
+
+    async fn put_policy(
+        &self,
+        name: String,
+        request: &Request<Bytes>,
+    ) -> Result<Response<String>, Refusal> {
+        let crate::api::PutPolicy { kind, default } = parse(request.body())?;
+        let policy = kind.map(|kind| kind.parse::<Policy>()).transpose();
+        let policy = policy.or_else(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
+        tracing::info!(name, ?policy, default, "policy put");
+        let put = PutPolicy {
+            name,
+            policy,
+            is_default: default,
+        };
+        self.cluster()?.put_policy(put).await?;
+        Ok(json(StatusCode::OK, &serde_json::json!({})))
     }
 
     async fn list(&self) -> Result<UserList, Refusal> {

@@ -136,6 +136,31 @@ pub struct PutPart {
     pub zone: Option<String>,
 }
 
+/// `PUT /admin/policies/NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutPolicy {
+    /// `ec:K+M` or `replicated:3`: what a new one is to be. None: it is there.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// Whether containers get it for which nothing else is said.
+    #[serde(default)]
+    pub default: bool,
+}
+
+/// What `GET /admin/policies` answers, in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyList {
+    pub policies: Vec<PolicyEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyEntry {
+    pub name: String,
+    pub kind: String,
+    pub default: bool,
+}
+
 /// What the clients stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {

@@ -25,6 +25,9 @@ pub(crate) enum Route {
     Tokens,
     /// A join token, by its id.
     Token(u64),
+    Policies,
+    /// A policy, by its name.
+    Policy(String),
     /// A node or a device; whether data that would be lost with it may be.
     Part {
         part: Part,
@@ -59,6 +62,8 @@ impl Route {
             }),
             ["admin", "tokens"] => Some(Self::Tokens),
             ["admin", "tokens", id] => api::token_id(id).map(Self::Token),
+            ["admin", "policies"] => Some(Self::Policies),
+            ["admin", "policies", name] => Some(Self::Policy(own(name))),
             ["admin", kind, name] => part(kind, name).map(|part| Self::Part { part, lossy: false }),
             ["admin", kind, name, "lossy"] => {
                 part(kind, name).map(|part| Self::Part { part, lossy: true })
@@ -70,11 +75,14 @@ impl Route {
     /// The methods that it answers, as `Allow` lists them.
     pub(crate) fn allow(&self) -> &'static str {
         match self {
-            Self::Health | Self::Metrics | Self::Status | Self::Requests | Self::Users => {
-                "GET, HEAD"
-            }
+            Self::Health
+            | Self::Metrics
+            | Self::Status
+            | Self::Requests
+            | Self::Users
+            | Self::Policies => "GET, HEAD",
             Self::User { .. } => "PUT, DELETE",
-            Self::Password { .. } => "PUT",
+            Self::Password { .. } | Self::Policy(_) => "PUT",
             Self::Tokens => "GET, HEAD, POST",
             Self::Token(_) => "DELETE",
             Self::Part { lossy: false, .. } => "PUT, DELETE",
@@ -126,6 +134,8 @@ mod tests {
         );
         check("/admin/tokens", Some("Tokens GET, HEAD, POST"));
         check("/admin/tokens/00000000000000ff", Some("Token(255) DELETE"));
+        check("/admin/policies", Some("Policies GET, HEAD"));
+        check("/admin/policies/cold", Some("Policy(\"cold\") PUT"));
         check(
             "/admin/nodes/3",
             Some("Part { part: Node(n3), lossy: false } PUT, DELETE"),

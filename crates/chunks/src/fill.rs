@@ -225,6 +225,10 @@ impl Chunks {
         let Some(index) = group.part(target) else {
             return Found::Unreached;
         };
+        // That nobody has it is not to be taken for granted where too few are asked.
+        if group.copies(|id| id != target) < group.policy.needed() {
+            return Found::Unreached;
+        }
         if let found @ Found::Content(..) = self.copy_of(group, Some(index), id, target).await {
             return found;
         }

@@ -31,7 +31,9 @@ use shard::{Execution, Procedure, Shard};
 use tokio::sync::Notify;
 
 use crate::agent::{self, Agent};
-use crate::control::{self, AddToken, Drain, Losses, Part, Refusal, Remove, SetZone, TokenState};
+use crate::control::{
+    self, AddToken, Drain, Losses, Part, PutPolicy, Refusal, Remove, SetZone, TokenState,
+};
 use crate::directory::Directory;
 use crate::health::{self, Now};
 use crate::heard::Heard;
@@ -293,6 +295,23 @@ impl Cluster {
 
     pub async fn set_zone(&self, node: NodeId, zone: String) -> Result<(), Declined> {
         self.execute(SetZone { node, zone }).await
+    }
+
+    /// Adds a policy, or makes one the default. This node knows it then; others do half a second later.
+    pub async fn put_policy(&self, put: PutPolicy) -> Result<(), Declined> {
+        /// A map takes less if its node reaches the control leader; without it nothing goes on anyway.
+        const LOOKS_MAX: usize = 100;
+        const LOOK: Duration = Duration::from_millis(20);
+        let epoch = self.execute(put).await?;
+        let parts = &self.inner.parts;
+        for _ in 0..LOOKS_MAX {
+            if parts.map.load().epoch >= epoch {
+                break;
+            }
+            parts.map_wanted.notify_one();
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Removes a node or a device for ever.

@@ -6,6 +6,7 @@
 //! since. Bytes are in docs/formats/control.md.
 
 mod nodes;
+mod policies;
 mod reign;
 mod row;
 mod tokens;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Latch, Registry, View};
 
 pub use nodes::{Drain, Found, Losses, Part, Remove, SetZone};
+pub use policies::PutPolicy;
 pub use reign::{Advance, ReadMap, Seize};
 #[cfg(test)]
 pub(crate) use row::MAP as MAP_ROW;
@@ -56,6 +58,20 @@ pub enum Refusal {
     Last,
     #[error("a zone's name has at most {} bytes", nodes::ZONE_BYTES_MAX)]
     ZoneTooLong,
+    #[error("there is no policy {0:?}")]
+    NoPolicy(String),
+    /// What was written with it would not be what it says.
+    #[error("there is a policy of this name: it is {0}, and stays that")]
+    OtherPolicy(String),
+    #[error("there are {there} devices that stay, and {needed} are needed")]
+    TooFewDevices { needed: usize, there: usize },
+    #[error(
+        "a policy's name has 1 to {} letters, digits, `-` and `_`",
+        policies::NAME_BYTES_MAX
+    )]
+    PolicyName,
+    #[error("there are {} policies, and no more can be", policies::POLICIES_MAX)]
+    TooManyPolicies,
     /// Removed, forgotten after its expiry, or never there.
     #[error("the join token is not known: it was removed or expired, or never created")]
     NoToken,
@@ -125,6 +141,7 @@ pub fn registry(registry: Registry) -> Registry {
         .procedure::<Drain>()
         .procedure::<Remove>()
         .procedure::<SetZone>()
+        .procedure::<PutPolicy>()
         .procedure::<Advance>()
         .procedure::<Seize>()
         .procedure::<AddToken>()

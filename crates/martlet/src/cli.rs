@@ -36,6 +36,8 @@ pub(crate) enum Top {
     Node(NodeArgs),
     /// List, drain and remove the devices of a cluster's nodes
     Device(DeviceArgs),
+    /// List and add the ways in which containers can keep their data
+    Policy(PolicyArgs),
     /// Verify data directories while no server runs on them
     Check(CheckArgs),
     /// Load a server and measure its answers
@@ -360,6 +362,46 @@ pub(crate) enum DeviceCommand {
         /// Also if it holds the only copies of something, which are lost then
         #[arg(long)]
         accept_loss: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A container gets its policy when it is created (X-Storage-Policy), and keeps it. A policy is never \
+                  removed. With ec:K+M each chunk of 4 MiB lies in K+M fragments on as many devices, of which any K \
+                  are enough; what is small is kept in three copies."
+)]
+pub(crate) enum PolicyCommand {
+    /// List the policies; the default one has a star
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Add a policy
+    Add {
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// `ec:K+M`, such as ec:4+2, or replicated:3
+        #[arg(value_name = "KIND")]
+        kind: String,
+        #[command(flatten)]
+        server: ServerChoice,
+    },
+    /// Make a policy the one of new containers for which nothing else is said
+    Default {
+        #[arg(value_name = "NAME")]
+        name: String,
         #[command(flatten)]
         server: ServerChoice,
     },

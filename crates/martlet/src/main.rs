@@ -9,6 +9,7 @@ mod credentials;
 mod http;
 mod logging;
 mod node;
+mod policy;
 mod server;
 mod sigbus;
 mod status;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Top::Token(args) => node::token(args.command),
         Top::Node(args) => node::run(args.command),
         Top::Device(args) => node::device(args.command),
+        Top::Policy(args) => policy::run(args.command),
         Top::Bench(args) => bench::run(*args),
         Top::Check(args) => check::run(&args),
     };

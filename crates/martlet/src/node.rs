@@ -221,7 +221,7 @@ fn list(server: &ServerChoice, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn call(
+pub(crate) fn call(
     server: &ServerChoice,
     method: &'static str,
     path: &str,

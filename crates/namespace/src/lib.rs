@@ -63,7 +63,7 @@ pub use container::{Container, Created, Held, PolicyChoice};
 pub use error::{Error, Missing};
 pub use key::{ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, OBJECT_NAME_BYTES_MAX};
 pub use listing::{Entry, ListQuery, Subdirs};
-pub use map::Policies;
+pub use map::{NamedPolicy, Policies, Policy};
 pub use metadata::{Metadata, MetadataChange, MetadataLimits};
 pub use metrics::{Backlog, Metrics, Totals};
 pub use object::{

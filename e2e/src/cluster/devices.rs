@@ -85,7 +85,7 @@ fn of_node(cluster: &Cluster, node: Number) -> Result<Vec<Json>> {
     Ok(devices.cloned().unwrap_or_default())
 }
 
-fn command(cluster: &Cluster, words: &[&str]) -> Result<()> {
+pub(super) fn command(cluster: &Cluster, words: &[&str]) -> Result<()> {
     let output = cluster.ask(0, words).output()?;
     ensure!(output.status.success(), "{words:?}: {output:?}");
     Ok(())

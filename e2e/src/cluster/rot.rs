@@ -39,7 +39,7 @@ pub(super) fn strike(run: &mut Run<'_>) -> Result<()> {
     }
     for node in 0..run.cluster.size() {
         let before = Instant::now();
-        flip_on(&mut run.cluster, node, &objects)?;
+        flip_on_node(&mut run.cluster, node, &objects)?;
         wait_for_service(&mut run.cluster, &run.session)?;
         wait_until(&format!("node {node} has good copies of all"), || {
             let data = &run.cluster.nodes[node].launch.data;
@@ -53,7 +53,7 @@ pub(super) fn strike(run: &mut Run<'_>) -> Result<()> {
     lose(run, &objects[0])
 }
 
-fn content(value: &Value) -> Option<Content> {
+pub(super) fn content(value: &Value) -> Option<Content> {
     match value {
         Value::Object { content, .. } => Some(*content),
         _ => None,
@@ -61,7 +61,11 @@ fn content(value: &Value) -> Option<Content> {
 }
 
 /// Stops a node, flips, and starts it again.
-fn flip_on(cluster: &mut Cluster, node: Number, objects: &[(String, Value)]) -> Result<()> {
+pub(super) fn flip_on_node(
+    cluster: &mut Cluster,
+    node: Number,
+    objects: &[(String, Value)],
+) -> Result<()> {
     let server = cluster.nodes[node].server.take().context("it runs")?;
     promised!(server.stop()?.success(), "node {node} did not stop well");
     let data = &cluster.nodes[node].launch.data;

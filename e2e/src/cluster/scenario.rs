@@ -12,7 +12,7 @@ use super::availability::{self, Gaps};
 use super::fault::Fault;
 use super::history::Counts;
 use super::load::{Expect, Load};
-use super::{Cluster, Setup, can_cut_power, devices, late, loss, rot, verify};
+use super::{Cluster, Setup, can_cut_power, devices, fragments, late, loss, rot, verify};
 use crate::session::Session;
 
 /// What happens.
@@ -40,6 +40,8 @@ pub enum Scenario {
     Rot,
     /// A node dies for ever.
     Loss,
+    /// Two of six nodes are gone, and bits flip, where bodies are kept in fragments.
+    Fragments,
 }
 
 /// A run of a scenario.
@@ -112,6 +114,7 @@ fn environment(plan: &Plan) -> Vec<(&'static str, String)> {
     let settings: &[_] = match plan.scenario {
         Scenario::Rot => &rot::SETTINGS,
         Scenario::Loss => &loss::SETTINGS,
+        Scenario::Fragments => &fragments::SETTINGS,
         _ => &[],
     };
     let settings = settings
@@ -172,6 +175,10 @@ impl<'a> Run<'a> {
                 self.cluster.grow_to(self.plan.nodes)?;
                 loss::strike(&mut self)?;
             }
+            Scenario::Fragments => {
+                self.cluster.grow_to(self.plan.nodes)?;
+                fragments::strike(&mut self)?;
+            }
             Scenario::Rot => {
                 self.cluster.grow_to(self.plan.nodes)?;
                 rot::strike(&mut self)?;
@@ -195,7 +202,7 @@ impl<'a> Run<'a> {
             }
         }
         match self.plan.scenario {
-            Scenario::Growth | Scenario::Devices | Scenario::Loss => {
+            Scenario::Growth | Scenario::Devices | Scenario::Loss | Scenario::Fragments => {
                 self.cluster.stop_when_nothing_is_left_behind()?
             }
             _ => self.cluster.stop()?,

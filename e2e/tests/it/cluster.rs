@@ -121,6 +121,11 @@ fn what_a_lost_node_held_is_made_again_elsewhere() {
 }
 
 #[test]
+fn bodies_in_fragments_survive_two_nodes_and_rot() {
+    check(Scenario::Fragments, 6, 1);
+}
+
+#[test]
 fn a_skipped_sync_of_the_log_is_caught() {
     check_is_caught("log-sync-skipped", Scenario::PowerCuts, 1);
 }

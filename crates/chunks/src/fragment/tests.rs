@@ -251,6 +251,29 @@ async fn a_new_member_gets_its_own_fragment() {
 }
 
 #[tokio::test]
+async fn where_too_few_are_full_nothing_is_taken_for_deleted() {
+    let fixture = Fixture::new();
+    fixture.write(&body(1_000_000)).await.unwrap();
+    fixture.change(|map| {
+        let since = Epoch(map.epoch.0);
+        let group = map.groups.get_mut(&GROUP).unwrap();
+        for member in &mut group.members[3..] {
+            member.fill = Fill::Filling { since };
+        }
+        group.members[5].device = DeviceId(7);
+    });
+    let fenced = [DeviceId(1)];
+    let filled = fixture
+        .chunks
+        .fill(GROUP, DeviceId(7), &fenced, |_| ())
+        .await;
+    assert!(
+        matches!(filled, Err(Error::Unavailable { .. })),
+        "{filled:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_fragment_that_is_bad_or_another_one_is_made_anew() {
     let fixture = Fixture::new();
     let body = body(2_000_000);

@@ -90,6 +90,13 @@ pub(super) fn filled(to: &mut dyn Report, metrics: &chunks::Metrics) {
         &[],
         metrics.filled_bytes.get(),
     );
+    let help = "Parts of fragments that were computed from others.";
+    to.counter(
+        "martlet_fragments_made_total",
+        help,
+        &[],
+        metrics.fragments_made.get(),
+    );
     let help = "Chunks of which no good copy was found for a new member.";
     let value = metrics.chunks_lost.get();
     to.counter("martlet_chunks_lost_total", help, &[], value);
