@@ -20,6 +20,7 @@
 
 mod account;
 mod background;
+pub mod backup;
 mod body;
 mod cache;
 pub mod check;
@@ -46,6 +47,7 @@ mod quota;
 mod reader;
 mod registry;
 mod renew;
+pub mod restore;
 mod row;
 mod rows;
 mod scan;
