@@ -1,5 +1,6 @@
 //! The binary: command line, configuration, start, stop. Wiring and nothing else.
 
+mod backup;
 mod bench;
 mod check;
 mod cli;
@@ -9,6 +10,7 @@ mod credentials;
 mod http;
 mod logging;
 mod node;
+mod restore;
 mod server;
 mod sigbus;
 mod status;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Top::Node(args) => node::run(args.command),
         Top::Device(args) => node::device(args.command),
         Top::Bench(args) => bench::run(*args),
+        Top::Backup(args) => backup::run(&args),
+        Top::Restore(args) => restore::run(&args),
         Top::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {
