@@ -45,6 +45,7 @@ mod pin;
 mod placement;
 mod quota;
 mod reader;
+pub mod rebuild;
 mod registry;
 mod renew;
 pub mod restore;
