@@ -421,3 +421,39 @@ pub enum Index {
     Kept,
     Lost,
 }
+
+/// Saves a server into a container of another one, and restores it from there.
+pub fn to_a_store(binary: &Path, random: &mut Rng) -> Result<()> {
+    let subject = Subject::prepare(binary, random)?;
+    let other = Launch::new(binary, &subject.path("store"), &subject.path("store-log"));
+    let store = other.start()?;
+    let (user, password) = other.administrator()?;
+    let url = format!("http://{}/v1/AUTH_main/backups/monday", store.address);
+    let in_store = |command: &mut Command| {
+        command
+            .args(["--user", &user])
+            .env("MARTLET_PASSWORD", &password);
+        said(&command.output()?)
+    };
+    let mut backup = subject.backup_command(Path::new(&url));
+    let (code, text) = in_store(&mut backup)?;
+    promised!(code == Some(0), "the backup ends with {code:?}: {text}");
+    let (code, text) = in_store(&mut backup)?;
+    promised!(code == Some(2), "one is written over: {code:?}: {text}");
+
+    subject.server.stop()?;
+    for lost in ["log", "tree"] {
+        fs::remove_dir_all(subject.launch.data.join(lost))?;
+    }
+    let mut restore = Command::new(binary);
+    restore.args(["restore", &url, "--data"]);
+    let (code, text) = in_store(restore.arg(&subject.launch.data))?;
+    promised!(code == Some(0), "restore ends with {code:?}: {text}");
+    let server = subject.launch.start()?;
+    let mut session = subject.session.again(server.address);
+    all_are_there(&mut session, &subject.objects)?;
+    server.stop()?;
+    let complaint = subject.launch.check()?;
+    promised!(complaint.is_none(), "{complaint:?}");
+    Ok(())
+}

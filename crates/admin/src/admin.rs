@@ -373,7 +373,9 @@ fn respond(error: &namespace::Error) -> Refusal {
     use namespace::Error;
     let status = match error {
         Error::NotFound(_) => StatusCode::NOT_FOUND,
-        Error::NotEmpty | Error::Precondition | Error::Changed => StatusCode::CONFLICT,
+        Error::NotEmpty | Error::OtherPolicy | Error::Precondition | Error::Changed => {
+            StatusCode::CONFLICT
+        }
         Error::Limit(_) => StatusCode::BAD_REQUEST,
         Error::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Error::OutOfSpace => StatusCode::INSUFFICIENT_STORAGE,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
-use device::Owner;
+use device::Label;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::{Current, Epoch};
@@ -206,7 +206,7 @@ impl Storage for Fenced {
         &'a self,
         epoch: Epoch,
         id: ChunkId,
-        owner: &'a Owner,
+        label: &'a Label,
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
@@ -216,11 +216,11 @@ impl Storage for Fenced {
             let room = room.expect("the semaphore is never closed");
             let pass = self.fence.pass(id.group(), epoch)?;
             // A device finishes a write whose caller is gone. So does this, and holds the pass.
-            let (device, owner, payload) = (self.device.clone(), owner.clone(), payload.to_vec());
+            let (device, label, payload) = (self.device.clone(), label.clone(), payload.to_vec());
             let begun = self.writing.begin();
             let write = tokio::spawn(async move {
                 let _held = (pass, room, begun);
-                device.write(epoch, id, &owner, &payload).await
+                device.write(epoch, id, &label, &payload).await
             });
             let failed =
                 |error: tokio::task::JoinError| Err(StorageError::Unavailable(error.to_string()));
@@ -229,8 +229,13 @@ impl Storage for Fenced {
         .boxed()
     }
 
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
-        self.device.read(id, range)
+    fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> BoxFuture<'_, Result<Bytes, StorageError>> {
+        self.device.read(id, index, range)
     }
 
     fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), StorageError>> {

@@ -1,4 +1,4 @@
-//! Copies to a new member of a group what the others have.
+//! Copies to a new member of a group what the others have, or makes its fragments from theirs.
 //!
 //! Whoever calls has seen to it that the nodes of some members refuse writers that do not know the new
 //! member (see `fence`). Then one pass over the list of one of them that is full is enough: what is not in the list is
@@ -8,9 +8,11 @@
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use map::{Epoch, Fill};
+use map::{Fill, Group};
 
-use crate::{Chunks, Description, Error, StorageError};
+use crate::code::Code;
+use crate::fragment::{Failures, Wanted};
+use crate::{Chunk, Chunks, Description, Error, Label, StorageError};
 
 /// What a pass has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +25,40 @@ pub struct Filled {
     pub copied_bytes: u64,
     /// Chunks of which no good copy was found anywhere.
     pub lost: u64,
+}
+
+/// [`device::READ_BYTES_MAX`].
+const READ_MAX: u32 = 1 << 20;
+const _: () = assert!(READ_MAX as usize == device::READ_BYTES_MAX);
+
+/// What the others have for a member.
+enum Found {
+    Content(Label, Vec<Bytes>),
+    /// None has it, so it was deleted.
+    Gone,
+    /// What they have is bad.
+    Lost,
+    /// Some of them may have it.
+    Unreached,
+}
+
+impl Found {
+    /// What it means that nothing could be had.
+    fn nothing<'a>(failures: impl Iterator<Item = &'a StorageError>) -> Self {
+        let mut found = Self::Gone;
+        for error in failures {
+            match error {
+                StorageError::Missing => {}
+                StorageError::Damaged(_) => found = Self::Lost,
+                StorageError::Full
+                | StorageError::Stale
+                | StorageError::Unavailable(_)
+                | StorageError::Unreached(_)
+                | StorageError::Overdue => return Self::Unreached,
+            }
+        }
+        found
+    }
 }
 
 impl Chunks {
@@ -40,12 +76,13 @@ impl Chunks {
         progress: impl Fn(&Filled),
     ) -> Result<Filled, Error> {
         let mut filled = Filled::default();
-        let (epoch, full) = self.filling(group, device)?;
+        let as_begun = self.filling(group, device)?;
+        let index = as_begun.part(device);
         // What it kept from an earlier time is deleted no more: it counts from here on.
         drop(self.inner.leaving.lock().await);
         let target = self.device(device)?;
-        let mut sources = full.clone();
-        sources.retain(|id| fenced.contains(id));
+        let full = as_begun.full();
+        let sources: Vec<_> = full.filter(|id| fenced.contains(id)).collect();
         let mut after = None;
         loop {
             let page = self.list(&sources, group, after).await?;
@@ -64,15 +101,15 @@ impl Chunks {
             };
             after = Some(*last);
             for id in page {
-                if self.filling(group, device)?.0 != epoch {
+                if self.filling(group, device)?.epoch != as_begun.epoch {
                     return Err(Error::unavailable());
                 }
                 let target = target.clone();
                 let describe = async move { target.describe(id).await };
                 match self.inner.hung.wait(device, describe.boxed()).await {
-                    Ok(_) => filled.present += 1,
-                    Err(StorageError::Missing | StorageError::Damaged(_)) => {
-                        self.copy(&full, epoch, id, device, &mut filled).await?;
+                    Ok(one) if one.label.index() == index => filled.present += 1,
+                    Ok(_) | Err(StorageError::Missing | StorageError::Damaged(_)) => {
+                        self.copy(&as_begun, id, device, &mut filled).await?;
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -81,8 +118,8 @@ impl Chunks {
         }
     }
 
-    /// The group's epoch and its full members, if `device` is a filling one.
-    fn filling(&self, group: GroupId, device: DeviceId) -> Result<(Epoch, Vec<DeviceId>), Error> {
+    /// The group, if `device` is a filling member.
+    fn filling(&self, group: GroupId, device: DeviceId) -> Result<Group, Error> {
         let map = self.inner.map.load();
         let group = map.groups.get(&group).ok_or_else(Error::unavailable)?;
         let fills = |fill| matches!(fill, Fill::Filling { .. });
@@ -90,7 +127,7 @@ impl Chunks {
         if !members.any(|member| member.device == device && fills(member.fill)) {
             return Err(Error::unavailable());
         }
-        Ok((group.epoch, group.full().collect()))
+        Ok(group.clone())
     }
 
     /// A page of the first of these full members that answers. All of them list the same, but for what is being
@@ -114,74 +151,149 @@ impl Chunks {
         Err(Error::unavailable())
     }
 
-    /// Copies a chunk from the first of `full` whose copy is good, and reads back what was written.
+    /// Gives a member its copy of a chunk, or its fragment, from the other full ones, and reads back what was written.
     pub(crate) async fn copy(
         &self,
-        full: &[DeviceId],
-        epoch: Epoch,
+        group: &Group,
         id: ChunkId,
         target: DeviceId,
         filled: &mut Filled,
     ) -> Result<(), Error> {
-        let (mut damaged, mut unreached) = (false, false);
         let began = tokio::time::Instant::now();
-        for device in full {
-            match self.fetch(*device, id).await {
-                Ok((Description { owner, bytes }, payload)) => {
-                    let device = self.device(target)?;
-                    let write = async move { device.write(epoch, id, &owner, &payload).await };
-                    self.inner.hung.wait(target, write.boxed()).await?;
-                    // What was written is believed when it has been read.
-                    self.fetch(target, id).await?;
-                    filled.copied += 1;
-                    filled.copied_bytes += u64::from(bytes);
-                    self.inner.metrics.chunks_filled.inc();
-                    self.inner.metrics.filled_bytes.add(bytes.into());
-                    self.inner.pace.spend(bytes.into(), began.elapsed()).await;
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::warn!(chunk = %id, %device, %error, "bad copy");
-                    match error {
-                        StorageError::Damaged(_) => damaged = true,
-                        StorageError::Missing => {}
-                        StorageError::Full
-                        | StorageError::Stale
-                        | StorageError::Unavailable(_)
-                        | StorageError::Unreached(_)
-                        | StorageError::Overdue => unreached = true,
-                    }
-                }
+        let found = match Code::of(group.policy) {
+            None => self.copy_of(group, None, id, target).await,
+            Some(code) => self.fragment_for(group, code, id, target).await,
+        };
+        match found {
+            Found::Content(label, payload) => {
+                let bytes: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
+                let (device, epoch, index) = (self.device(target)?, group.epoch, label.index());
+                let write = async move { device.write(epoch, id, &label, &payload).await };
+                self.inner.hung.wait(target, write.boxed()).await?;
+                // What was written is believed when it has been read.
+                self.fetch(target, id, index).await?;
+                filled.copied += 1;
+                filled.copied_bytes += bytes;
+                self.inner.metrics.chunks_filled.inc();
+                self.inner.metrics.filled_bytes.add(bytes);
+                let read_bytes = bytes * group.policy.needed() as u64;
+                self.inner.pace.spend(read_bytes, began.elapsed()).await;
             }
-        }
-        match (damaged, unreached) {
-            (_, true) => Err(Error::unavailable()),
-            (true, false) => {
+            // It was deleted since it was listed.
+            Found::Gone => {}
+            Found::Lost => {
                 tracing::error!(chunk = %id, "no good copy of a chunk is left");
                 filled.lost += 1;
                 self.inner.metrics.chunks_lost.inc();
-                Ok(())
             }
-            // It was deleted since it was listed.
-            (false, false) => Ok(()),
+            Found::Unreached => return Err(Error::unavailable()),
         }
+        Ok(())
     }
 
-    /// A device's copy of a whole chunk, verified.
+    /// What the first of the other full members has whose copy is good; of those with this index, if it is given.
+    async fn copy_of(
+        &self,
+        group: &Group,
+        index: Option<u8>,
+        id: ChunkId,
+        target: DeviceId,
+    ) -> Found {
+        let others = group.full_members().filter(|one| one.device != target);
+        let others = others.filter(|one| index.is_none_or(|index| one.index == index));
+        let mut failures = Vec::new();
+        for device in others.map(|one| one.device) {
+            match self.fetch(device, id, index).await {
+                Ok((description, payload)) => return Found::Content(description.label, payload),
+                Err(error) => {
+                    tracing::warn!(chunk = %id, %device, %error, "bad copy");
+                    failures.push(error);
+                }
+            }
+        }
+        Found::nothing(failures.iter())
+    }
+
+    /// The fragment that a member is to have: from who had it before, or made of others.
+    async fn fragment_for(
+        &self,
+        group: &Group,
+        code: Code,
+        id: ChunkId,
+        target: DeviceId,
+    ) -> Found {
+        let Some(index) = group.part(target) else {
+            return Found::Unreached;
+        };
+        if let found @ Found::Content(..) = self.copy_of(group, Some(index), id, target).await {
+            return found;
+        }
+        let mut failures = Vec::new();
+        for member in group.full_members().filter(|one| one.index != index) {
+            let described = self.describe(member.device, id).await;
+            match described.map(|one| (one.label.fragment, one.label)) {
+                Ok((Some(fragment), mut label)) => {
+                    let chunk = Chunk {
+                        id,
+                        bytes: fragment.chunk_bytes,
+                    };
+                    label.fragment = Some(device::Fragment { index, ..fragment });
+                    return match self.whole_fragment(group, code, chunk, index).await {
+                        Ok(payload) => Found::Content(label, payload),
+                        Err(failures) => Found::nothing(failures.iter().map(|(_, error)| error)),
+                    };
+                }
+                // No fragment at all is in its place.
+                Ok((None, _)) => failures.push(StorageError::Damaged(String::new())),
+                Err(error) => failures.push(error),
+            }
+        }
+        Found::nothing(failures.iter())
+    }
+
+    async fn whole_fragment(
+        &self,
+        group: &Group,
+        code: Code,
+        chunk: Chunk,
+        index: u8,
+    ) -> Result<Vec<Bytes>, Failures> {
+        let (bytes, mut start) = (code.bytes_of(chunk.bytes, index), 0);
+        let mut payload = Vec::new();
+        while start < bytes {
+            let end = bytes.min(start + READ_MAX);
+            let wanted = Wanted {
+                chunk,
+                index,
+                range: start..end,
+            };
+            payload.push(self.make_fragment(group, code, &wanted).await?);
+            start = end;
+        }
+        Ok(payload)
+    }
+
+    async fn describe(&self, device: DeviceId, id: ChunkId) -> Result<Description, StorageError> {
+        let source = self.device(device)?;
+        let describe = async move { source.describe(id).await };
+        self.inner.hung.wait(device, describe.boxed()).await
+    }
+
+    /// A device's whole copy of a chunk, or its fragment of this index: verified.
     pub(crate) async fn fetch(
         &self,
         device: DeviceId,
         id: ChunkId,
+        index: Option<u8>,
     ) -> Result<(Description, Vec<Bytes>), StorageError> {
         let source = self.device(device)?;
         let fetch = async move {
-            let read_max = u32::try_from(device::READ_BYTES_MAX).expect("1 MiB fits");
             let description = source.describe(id).await?;
             let mut payload = Vec::new();
             let mut start = 0;
             while start < description.bytes {
-                let end = description.bytes.min(start + read_max);
-                payload.push(source.read(id, start..end).await?);
+                let end = description.bytes.min(start + READ_MAX);
+                payload.push(source.read(id, index, start..end).await?);
                 start = end;
             }
             Ok((description, payload))

@@ -98,10 +98,10 @@ impl Chunks {
         id: ChunkId,
     ) -> Result<bool, Error> {
         let (mut good, mut bad, mut bytes) = (None, Vec::new(), LOOK_BYTES);
-        for heir in self.heirs(device, group, epoch)? {
-            match self.fetch(heir, id).await {
+        for (heir, index) in self.heirs(device, group, epoch)? {
+            match self.fetch(heir, id, index).await {
                 Ok((description, _)) => {
-                    good = Some(heir);
+                    good = Some((heir, index));
                     bytes += u64::from(description.bytes);
                 }
                 Err(error @ (StorageError::Missing | StorageError::Damaged(_))) => {
@@ -110,10 +110,10 @@ impl Chunks {
                 Err(error) => return Err(error.into()),
             }
         }
-        if let Some(good) = good.filter(|_| !bad.is_empty()) {
+        if let Some((good, index)) = good.filter(|_| !bad.is_empty()) {
             // While it is being deleted, some have it and others do not.
             tokio::time::sleep(DELETE_TIME).await;
-            if self.fetch(good, id).await.is_ok() {
+            if self.fetch(good, id, index).await.is_ok() {
                 for (heir, error) in &bad {
                     self.repair(id, *heir, error);
                 }
@@ -145,12 +145,7 @@ impl Chunks {
     }
 
     /// Those who have taken over, if the group is as it was.
-    fn heirs(
-        &self,
-        device: DeviceId,
-        group: GroupId,
-        epoch: Epoch,
-    ) -> Result<Vec<DeviceId>, Error> {
+    fn heirs(&self, device: DeviceId, group: GroupId, epoch: Epoch) -> Result<Vec<Heir>, Error> {
         let map = self.inner.map.load();
         let group = map.groups.get(&group).filter(|group| group.epoch == epoch);
         let heirs = group.and_then(|group| heirs(&map, group, device));
@@ -158,16 +153,20 @@ impl Chunks {
     }
 }
 
+/// A member, and which fragment it has.
+type Heir = (DeviceId, Option<u8>);
+
 /// The members of a group that `device` has left, if they are as many as there should be, and all full and up. Of a
 /// group that waits for another member, who has left may be the one.
-fn heirs(map: &Map, group: &Group, device: DeviceId) -> Option<Vec<DeviceId>> {
+fn heirs(map: &Map, group: &Group, device: DeviceId) -> Option<Vec<Heir>> {
     let is_wide = group.members.len() >= group.policy.width();
     let is_full = group
         .members
         .iter()
         .all(|member| member.fill == Fill::Full && map.is_up(member.device));
     let has_left = !group.is_member(device);
-    (is_wide && is_full && has_left).then(|| group.devices().collect())
+    let heirs = group.devices().map(|id| (id, group.part(id)));
+    (is_wide && is_full && has_left).then(|| heirs.collect())
 }
 
 #[cfg(test)]

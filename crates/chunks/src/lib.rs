@@ -12,12 +12,14 @@
 
 #[cfg(feature = "canary")]
 mod canary;
+mod code;
 mod compare;
 mod config;
 mod discard;
 mod error;
 mod fence;
 mod fill;
+mod fragment;
 mod hung;
 mod leave;
 mod metrics;
@@ -33,9 +35,10 @@ mod write;
 
 #[cfg(feature = "canary")]
 pub use canary::Canary;
+pub use code::fragment_bytes;
 pub use compare::{Compared, Missing};
 pub use config::Config;
-pub use device::{CHUNK_BYTES_MAX, Owner};
+pub use device::{CHUNK_BYTES_MAX, Fragment, Label, Owner};
 pub use error::Error;
 pub use fence::{Fence, Fenced};
 pub use fill::Filled;
@@ -63,6 +66,12 @@ use crate::leave::Settled;
 use crate::pace::Pace;
 use crate::repair::Repairs;
 
+/// With half as much parity as data, 32 MiB beside the buffer budget, and twice as much again for a moment.
+const CODING_MAX: usize = 16;
+
+/// Each holds as many pieces of up to 1 MiB as a policy has data fragments, and one more.
+const MAKING_MAX: usize = 8;
+
 /// The chunks of the cluster, as seen from this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Chunks {
@@ -77,6 +86,10 @@ struct Inner {
     /// The reads' share of the buffer budget, in pieces.
     reads: Arc<Semaphore>,
     reads_pieces: usize,
+    /// Chunks that are being written in fragments: what is computed of them is not in the buffer budget.
+    coding: Arc<Semaphore>,
+    /// Fragments that are being made of others.
+    making: Arc<Semaphore>,
     discards: Discards,
     repairs: Repairs,
     hung: Hung,
@@ -100,6 +113,8 @@ impl Chunks {
                 pool: Pool::new(pieces.uploads),
                 reads: Arc::new(Semaphore::new(pieces.reads)),
                 reads_pieces: pieces.reads,
+                coding: Arc::new(Semaphore::new(CODING_MAX)),
+                making: Arc::new(Semaphore::new(MAKING_MAX)),
                 discards: Discards::default(),
                 repairs: Repairs::default(),
                 hung: Hung::default(),

@@ -12,6 +12,8 @@ pub struct Metrics {
     pub writes_moved: Counter,
     /// Reads that a second device was asked for because the first was slow.
     pub reads_hedged: Counter,
+    /// Parts of fragments that were computed from others, for readers and for members.
+    pub fragments_made: Counter,
     /// Copies that a read found to be bad or missing, while another was good.
     pub copies_bad: Counter,
     /// Those of them that were replaced.

@@ -14,12 +14,14 @@ use base::{ChunkId, DeviceId};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use map::Group;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use crate::code::Code;
 use crate::error::joined;
 use crate::pool::WAIT_MAX;
-use crate::{Chunks, Error, PIECE_BYTES, StorageError};
+use crate::{Chunk, Chunks, Error, PIECE_BYTES, StorageError};
 
 /// The most that one read takes of the budget: 1 MiB.
 const READ_PIECES_MAX: usize = 8;
@@ -30,12 +32,12 @@ const FREE_PART: usize = 16;
 
 /// A device that has not answered for so long is not waited for alone. Longer than a busy disk takes,
 /// and shorter than a client notices.
-const HEDGE_AFTER: Duration = Duration::from_millis(50);
+pub(crate) const HEDGE_AFTER: Duration = Duration::from_millis(50);
 
 /// A part of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    pub chunk: ChunkId,
+    pub chunk: Chunk,
     /// Not empty, and inside the chunk.
     pub range: Range<u32>,
 }
@@ -73,13 +75,27 @@ impl Chunks {
         }
     }
 
-    /// Reads from the nearest full member. Another is asked as well when that one is slow, and at once
-    /// when its copy is bad.
     async fn read(&self, span: &Span) -> Result<Bytes, Error> {
         self.serves_client();
-        let mut sources = self.sources(span.chunk).await?.into_iter();
+        let (chunk, range) = (span.chunk, span.range.clone());
+        let group = self.group(chunk.id.group()).await?;
+        match Code::of(group.policy) {
+            None => self.read_copy(&group, chunk.id, range).await,
+            Some(code) => self.read_coded(&group, code, chunk, range).await,
+        }
+    }
+
+    /// Reads from the nearest full member. Another is asked as well when that one is slow, and at once
+    /// when its copy is bad.
+    async fn read_copy(
+        &self,
+        group: &Group,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Result<Bytes, Error> {
+        let mut sources = self.sources(group, chunk).into_iter();
         let mut reads = FuturesUnordered::new();
-        let ask = |device| self.read_on(device, span);
+        let ask = |device| self.read_on(device, chunk, None, range.clone());
         reads.extend(sources.next().map(ask));
         let mut failures = Vec::new();
         loop {
@@ -95,11 +111,11 @@ impl Chunks {
                 }
             };
             let Some((device, read)) = answer else {
-                return Err(no_copy(span.chunk, &failures));
+                return Err(no_copy(chunk, &failures));
             };
             match read {
                 Ok(bytes) => {
-                    self.tell_failures(span.chunk, &failures);
+                    self.tell_failures(chunk, &failures);
                     return Ok(bytes);
                 }
                 Err(error) => {
@@ -110,19 +126,21 @@ impl Chunks {
         }
     }
 
-    /// Reads one copy.
-    async fn read_on(
+    /// Reads one copy, or a fragment of this index.
+    pub(crate) async fn read_on(
         &self,
         device: DeviceId,
-        span: &Span,
+        chunk: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
     ) -> (DeviceId, Result<Bytes, StorageError>) {
-        let (source, span) = (self.device(device), span.clone());
-        let read = async move { source?.read(span.chunk, span.range).await };
+        let source = self.device(device);
+        let read = async move { source?.read(chunk, index, range).await };
         (device, self.inner.hung.wait(device, read.boxed()).await)
     }
 
     /// What is to be done about copies that could not be read, while another could.
-    fn tell_failures(&self, chunk: ChunkId, failures: &[(DeviceId, StorageError)]) {
+    pub(crate) fn tell_failures(&self, chunk: ChunkId, failures: &[(DeviceId, StorageError)]) {
         for (device, error) in failures {
             match error {
                 StorageError::Missing | StorageError::Damaged(_) => {
@@ -141,17 +159,22 @@ impl Chunks {
 
     /// The full members of a chunk's group in the order in which they are asked: those here first, those
     /// that are down or hang last; others in an order of the chunk's own, so that all of them share the work.
-    pub(crate) async fn sources(&self, chunk: ChunkId) -> Result<Vec<DeviceId>, Error> {
-        let group = self.group(chunk.group()).await?;
+    pub(crate) fn sources(&self, group: &Group, chunk: ChunkId) -> Vec<DeviceId> {
         let mut full: Vec<_> = group.full().collect();
-        let map = self.inner.map.load();
-        let share = |id: DeviceId| crc32c_of(&[&chunk.0.to_le_bytes(), &id.0.to_le_bytes()]);
-        full.sort_by_key(|id| {
-            let is_slow = !map.is_up(*id) || self.inner.hung.is_hung(*id);
-            let is_here = self.inner.devices.is_here(*id);
-            (is_slow, !is_here, share(*id))
-        });
-        Ok(full)
+        full.sort_by_cached_key(|id| self.rank(chunk, *id));
+        full
+    }
+
+    /// What comes first is asked first.
+    pub(crate) fn rank(&self, chunk: ChunkId, device: DeviceId) -> (bool, bool, u32) {
+        let is_here = self.inner.devices.is_here(device);
+        let share = crc32c_of(&[&chunk.0.to_le_bytes(), &device.0.to_le_bytes()]);
+        (self.is_slow(device), !is_here, share)
+    }
+
+    /// Whether it is down or hangs.
+    pub(crate) fn is_slow(&self, device: DeviceId) -> bool {
+        !self.inner.map.load().is_up(device) || self.inner.hung.is_hung(device)
     }
 
     /// How many pieces a read should take now.
@@ -229,7 +252,7 @@ impl Reader {
 
 /// What it means that no copy could be read. That one may come back is worth more than that another
 /// is gone.
-fn no_copy(chunk: ChunkId, failures: &[(DeviceId, StorageError)]) -> Error {
+pub(crate) fn no_copy(chunk: ChunkId, failures: &[(DeviceId, StorageError)]) -> Error {
     let mut damaged = None;
     for (device, error) in failures {
         tracing::warn!(%chunk, %device, %error, "copy not read");

@@ -27,7 +27,7 @@ use std::ops::Range;
 
 use base::{ChunkId, DeviceId, GroupId, NodeId};
 use bytes::Bytes;
-use device::Owner;
+use device::Label;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::{Current, Epoch};
@@ -113,15 +113,15 @@ impl Storage for RemoteDevice {
         &'a self,
         epoch: Epoch,
         id: ChunkId,
-        owner: &'a Owner,
+        label: &'a Label,
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
-            let (owner, payload) = (Cow::Borrowed(owner), Cow::Borrowed(payload));
+            let (label, payload) = (Cow::Borrowed(label), Cow::Borrowed(payload));
             let call = Call::Write {
                 epoch,
                 id,
-                owner,
+                label,
                 payload,
             };
             self.call(call).await.map(drop)
@@ -129,10 +129,15 @@ impl Storage for RemoteDevice {
         .boxed()
     }
 
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
+    fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> BoxFuture<'_, Result<Bytes, StorageError>> {
         async move {
             let bytes = range.end.saturating_sub(range.start);
-            let answer = self.call(Call::Read { id, range }).await?;
+            let answer = self.call(Call::Read { id, index, range }).await?;
             wire::decode_payload(answer, bytes).map_err(|malformed| self.garbled(malformed))
         }
         .boxed()

@@ -211,19 +211,17 @@ impl Chunks {
     /// Writes the copy again, if it is still bad and another one is good.
     async fn repair_now(&self, chunk: ChunkId, device: DeviceId) -> Result<Outcome, Error> {
         let group = self.group(chunk.group()).await?;
-        let (its, others): (Vec<_>, Vec<_>) = group.full().partition(|member| *member == device);
-        if its.is_empty() {
+        if !group.full().any(|member| member == device) {
             return Ok(Outcome::Good);
         }
-        let what = match self.fetch(device, chunk).await {
+        let what = match self.fetch(device, chunk, group.part(device)).await {
             Ok(_) => return Ok(Outcome::Good),
             Err(StorageError::Missing) => None,
             Err(StorageError::Damaged(what)) => Some(what),
             Err(error) => return Err(error.into()),
         };
         let mut filled = Filled::default();
-        self.copy(&others, group.epoch, chunk, device, &mut filled)
-            .await?;
+        self.copy(&group, chunk, device, &mut filled).await?;
         match what {
             _ if filled.copied > 0 => Ok(Outcome::Replaced),
             // It has been deleted.
@@ -242,7 +240,7 @@ impl Chunks {
         let source = self.device(device).ok()?;
         let describe = async move { source.describe(chunk).await };
         let described = self.inner.hung.wait(device, describe.boxed()).await;
-        Some(described.ok()?.owner)
+        Some(described.ok()?.label.owner)
     }
 
     /// Whose a chunk is.

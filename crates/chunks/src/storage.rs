@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
-use device::{Device, Owner, State};
+use device::{Device, Label, State};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::Epoch;
@@ -40,7 +40,8 @@ pub enum StorageError {
 /// What is known of a chunk without reading its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
-    pub owner: Owner,
+    pub label: Label,
+    /// Of the chunk, or of the fragment of it.
     pub bytes: u32,
 }
 
@@ -59,12 +60,17 @@ pub trait Storage: Send + Sync + 'static {
         &'a self,
         epoch: Epoch,
         id: ChunkId,
-        owner: &'a Owner,
+        label: &'a Label,
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>>;
 
-    /// At most [`device::READ_BYTES_MAX`], verified.
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>>;
+    /// At most [`device::READ_BYTES_MAX`] of a whole chunk, or of the fragment that the device is to have: verified.
+    fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> BoxFuture<'_, Result<Bytes, StorageError>>;
 
     /// Deletes; what is not there is skipped.
     fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), StorageError>>;
@@ -131,14 +137,19 @@ impl Storage for Device {
         &'a self,
         _epoch: Epoch,
         id: ChunkId,
-        owner: &'a Owner,
+        label: &'a Label,
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
-        async move { Ok(self.store().write(id, owner, payload).await?) }.boxed()
+        async move { Ok(self.store().write(id, label, payload).await?) }.boxed()
     }
 
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
-        async move { Ok(self.store().read(id, range).await?) }.boxed()
+    fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> BoxFuture<'_, Result<Bytes, StorageError>> {
+        async move { Ok(self.store().read(id, index, range).await?) }.boxed()
     }
 
     fn delete<'a>(&'a self, ids: &'a [ChunkId]) -> BoxFuture<'a, Result<(), StorageError>> {
@@ -162,8 +173,8 @@ impl Storage for Device {
 
     fn describe(&self, id: ChunkId) -> BoxFuture<'_, Result<Description, StorageError>> {
         async move {
-            let (owner, bytes) = self.store().describe(id).await?;
-            Ok(Description { owner, bytes })
+            let (label, bytes) = self.store().describe(id).await?;
+            Ok(Description { label, bytes })
         }
         .boxed()
     }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use base::{ChunkId, DeviceId, GroupId};
+use base::{ChunkId, ContainerId, DeviceId, GroupId, Version};
 use bytes::Bytes;
-use device::{Error, Owner};
+use device::{Error, Label, Owner};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::Epoch;
@@ -13,6 +13,18 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{Description, LIST_MAX, Storage, StorageError};
+
+/// A whole chunk of somebody's object.
+pub fn label(object: &str) -> Label {
+    let owner = Owner {
+        account: "a".into(),
+        container: "c".into(),
+        container_id: ContainerId(1),
+        object: object.into(),
+        version: Version(100_000),
+    };
+    owner.into()
+}
 
 /// Keeps chunks in a map. Every operation may be told to fail, and the space to end.
 pub struct MemoryDevice {
@@ -24,7 +36,7 @@ pub struct MemoryDevice {
 }
 
 struct State {
-    chunks: BTreeMap<ChunkId, (Owner, Bytes)>,
+    chunks: BTreeMap<ChunkId, (Label, Bytes)>,
     free_bytes: Option<u64>,
     write_error: Option<Error>,
     read_error: Option<Error>,
@@ -115,20 +127,20 @@ impl MemoryDevice {
         self.state.lock().delete_error = error;
     }
 
-    /// All chunks with their owners and lengths.
-    pub fn chunks(&self) -> Vec<(ChunkId, Owner, u32)> {
+    /// All chunks with what they are, and their lengths.
+    pub fn chunks(&self) -> Vec<(ChunkId, Label, u32)> {
         let state = self.state.lock();
         let chunks = state.chunks.iter();
         chunks
-            .map(|(id, (owner, bytes))| {
+            .map(|(id, (label, bytes))| {
                 let bytes = u32::try_from(bytes.len()).expect("a chunk is at most 4 MiB");
-                (*id, owner.clone(), bytes)
+                (*id, label.clone(), bytes)
             })
             .collect()
     }
 
     /// Puts a chunk there that nobody wrote, or takes one away behind everybody's back.
-    pub fn set(&self, id: ChunkId, chunk: Option<(Owner, Bytes)>) {
+    pub fn set(&self, id: ChunkId, chunk: Option<(Label, Bytes)>) {
         let mut state = self.state.lock();
         match chunk {
             Some(chunk) => state.chunks.insert(id, chunk),
@@ -157,7 +169,7 @@ impl Storage for MemoryDevice {
         &'a self,
         _epoch: Epoch,
         id: ChunkId,
-        owner: &'a Owner,
+        label: &'a Label,
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
@@ -165,10 +177,10 @@ impl Storage for MemoryDevice {
             self.turn(|state| state.writes_hang).await;
             let mut state = self.state.lock();
             outcome(&state.write_error)?;
-            let chunk = (owner.clone(), Bytes::from(payload.concat()));
+            let chunk = (label.clone(), Bytes::from(payload.concat()));
             let before = state.chunks.insert(id, chunk.clone());
             assert!(
-                before.is_none_or(|before| before == chunk),
+                before.is_none_or(|before| before.0.index() != label.index() || before == chunk),
                 "chunk {id} is changed"
             );
             // Written anew, it lies elsewhere.
@@ -178,7 +190,12 @@ impl Storage for MemoryDevice {
         .boxed()
     }
 
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
+    fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> BoxFuture<'_, Result<Bytes, StorageError>> {
         async move {
             self.turn(|state| state.reads_hang).await;
             let state = self.state.lock();
@@ -186,7 +203,10 @@ impl Storage for MemoryDevice {
             if state.rotten.contains(&id) {
                 return Err(StorageError::Damaged("rot".into()));
             }
-            let (_, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
+            let (label, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
+            if label.index() != index {
+                return Err(StorageError::Damaged("another fragment".into()));
+            }
             let range = range.start as usize..range.end as usize;
             if range.is_empty() || range.end > bytes.len() || range.len() > device::READ_BYTES_MAX {
                 return Err(Error::invalid(format!("reading {range:?}")).into());
@@ -230,9 +250,9 @@ impl Storage for MemoryDevice {
             self.turn(|state| state.reads_hang).await;
             let state = self.state.lock();
             outcome(&state.read_error)?;
-            let (owner, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
+            let (label, bytes) = state.chunks.get(&id).ok_or(StorageError::Missing)?;
             Ok(Description {
-                owner: owner.clone(),
+                label: label.clone(),
                 bytes: u32::try_from(bytes.len()).expect("a chunk is at most 4 MiB"),
             })
         }

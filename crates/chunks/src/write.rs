@@ -11,15 +11,17 @@ use std::time::Duration;
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use map::{Group, Map};
+use map::{Group, Map, Policy};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::code::Code;
 use crate::error::joined;
 use crate::hung::{DEVICE_TIME_MAX, TRY_TIME_MAX};
-use crate::{CHUNK_BYTES_MAX, Chunks, Error, Owner, StorageError};
+use crate::{CHUNK_BYTES_MAX, Chunks, Error, Fragment, Label, Owner, StorageError};
 
 /// On their way to the devices while the next one fills.
 const IN_FLIGHT_MAX: usize = 2;
@@ -45,6 +47,9 @@ pub struct Chunk {
 pub struct Writer {
     chunks: Chunks,
     owner: Arc<Owner>,
+    policy: Policy,
+    /// How much of the body is in chunks that were begun.
+    cut_bytes: u64,
     filling: Vec<Bytes>,
     filling_bytes: usize,
     in_flight: VecDeque<JoinHandle<Result<Chunk, Error>>>,
@@ -52,10 +57,13 @@ pub struct Writer {
 }
 
 impl Chunks {
-    pub fn writer(&self, owner: Owner) -> Writer {
+    /// A body that is kept as `policy` says, as far as there are groups for it; else in whole copies.
+    pub fn writer(&self, owner: Owner, policy: Policy) -> Writer {
         Writer {
             chunks: self.clone(),
             owner: Arc::new(owner),
+            policy,
+            cut_bytes: 0,
             filling: Vec::new(),
             filling_bytes: 0,
             in_flight: VecDeque::new(),
@@ -64,17 +72,29 @@ impl Chunks {
     }
 
     /// Writes one chunk, to another group if the first fails.
-    async fn write(self, owner: Arc<Owner>, payload: Vec<Bytes>) -> Result<Chunk, Error> {
+    async fn write(
+        self,
+        policy: Policy,
+        label: Label,
+        payload: Vec<Bytes>,
+    ) -> Result<Chunk, Error> {
         let bytes: usize = payload.iter().map(Bytes::len).sum();
         let bytes = u32::try_from(bytes).expect("a chunk is at most 4 MiB");
-        let payload: Arc<[Bytes]> = payload.into();
+        let policy = match Code::of(policy) {
+            Some(code) if bytes < code.chunk_bytes_min() => Map::POLICY,
+            _ => policy,
+        };
+        let mut content = Content::new(label, bytes, payload);
         self.serves_client();
         let start = Instant::now();
         let mut tries = Tries::default();
         while tries.count < TRIES_MAX && start.elapsed() < DEVICE_TIME_MAX {
             let map = self.inner.map.get();
-            let Some(group) = self.place(&map, &tries.avoid(&map)) else {
-                if tries.full || self.is_out_of_space(&map) || map.nodes.len() < 2 {
+            let avoid = tries.avoid(&map);
+            let group = self.place(&map, policy, &avoid);
+            // Whole copies cost more, but nobody has to wait until all devices are back.
+            let Some(group) = group.or_else(|| self.place(&map, Map::POLICY, &avoid)) else {
+                if tries.full || self.is_out_of_space(&map, policy) || map.nodes.len() < 2 {
                     break;
                 }
                 if self.newer_map(&map, start + MAP_WAIT).await {
@@ -91,7 +111,8 @@ impl Chunks {
             let id = ChunkId::new(group, now.millis(), self.inner.env.entropy.u64());
             let members = &map.groups[&group];
             let until = self.patience(&map, members, start);
-            let failures = self.write_in(members, id, &owner, &payload, until).await;
+            let parts = content.parts(members.policy, &self.inner.coding).await;
+            let failures = self.write_in(members, id, &parts, until).await;
             if failures.is_empty() {
                 self.inner.metrics.chunks_written.inc();
                 return Ok(Chunk { id, bytes });
@@ -100,22 +121,24 @@ impl Chunks {
             tries.failed(group, &failures);
             self.inner.metrics.writes_moved.inc();
         }
-        match tries.full || self.is_out_of_space(&self.inner.map.get()) {
+        match tries.full || self.is_out_of_space(&self.inner.map.get(), policy) {
             true => Err(Error::OutOfSpace),
             false => Err(Error::unavailable()),
         }
     }
 
     /// A group for a new chunk.
-    fn place(&self, map: &Map, avoid: &[GroupId]) -> Option<GroupId> {
+    fn place(&self, map: &Map, policy: Policy, avoid: &[GroupId]) -> Option<GroupId> {
         let free = |device| self.free_bytes(map, device);
         let draw = self.inner.env.entropy.u64();
-        map.place(Map::POLICY, free, avoid, draw)
+        map.place(policy, free, avoid, draw)
     }
 
     /// Whether there is a group whose devices work, but one of them has no room.
-    fn is_out_of_space(&self, map: &Map) -> bool {
-        let mut able = map.groups.values().filter(|group| map.takes_chunks(group));
+    fn is_out_of_space(&self, map: &Map, policy: Policy) -> bool {
+        let usable = |group: &&Group| [policy, Map::POLICY].contains(&group.policy);
+        let groups = map.groups.values().filter(usable);
+        let mut able = groups.filter(|group| map.takes_chunks(group));
         let free = |group: &Group| group.devices().map(|id| self.free_bytes(map, id)).min();
         able.any(|group| free(group) == Some(Some(0)))
     }
@@ -134,7 +157,9 @@ impl Chunks {
     /// work when this one hangs.
     fn has_other(&self, map: &Map, group: &Group) -> bool {
         let takes = |id| self.free_bytes(map, id).is_some_and(|free| free > 0);
-        let able = map.groups.values().filter(|other| map.takes_chunks(other));
+        let usable = |other: &&Group| [group.policy, Map::POLICY].contains(&other.policy);
+        let groups = map.groups.values().filter(usable);
+        let able = groups.filter(|other| map.takes_chunks(other));
         let mut others = able.filter(|other| group.devices().any(|id| !other.is_member(id)));
         others.any(|other| other.devices().all(takes))
     }
@@ -171,14 +196,14 @@ impl Chunks {
         &self,
         group: &Group,
         id: ChunkId,
-        owner: &Arc<Owner>,
-        payload: &Arc<[Bytes]>,
+        parts: &Parts,
         until: Instant,
     ) -> Failures {
-        let writes = group.devices().map(async |member| {
+        let writes = group.members.iter().map(async |member| {
+            let part = parts.of(member.index);
+            let (member, epoch) = (member.device, group.epoch);
             let device = self.device(member);
-            let (owner, payload, epoch) = (owner.clone(), payload.clone(), group.epoch);
-            let write = async move { device?.write(epoch, id, &owner, &payload).await };
+            let write = async move { device?.write(epoch, id, &part.label, &part.payload).await };
             // What is written late comes after the first discard.
             let chunks = self.clone();
             let ended = move || chunks.discard([id]);
@@ -202,6 +227,97 @@ impl Chunks {
         // Some of the group's devices have it, or may come to have it.
         if group.members.len() > 1 || failures.iter().any(|(_, error)| may_be_there(error)) {
             self.discard([id]);
+        }
+    }
+}
+
+/// What the members of a group are to write.
+struct Part {
+    label: Label,
+    payload: Vec<Bytes>,
+}
+
+/// The parts by their members' indexes; those of whole copies have the same.
+struct Parts {
+    parts: Vec<Arc<Part>>,
+    /// What was computed is in nobody's budget but this.
+    _coding: Option<OwnedSemaphorePermit>,
+}
+
+impl Parts {
+    fn of(&self, index: u8) -> Arc<Part> {
+        self.parts[usize::from(index)].clone()
+    }
+}
+
+/// A chunk that is to be written somewhere.
+struct Content {
+    label: Label,
+    bytes: u32,
+    payload: Vec<Bytes>,
+    /// As it was cut for the last try.
+    parts: Option<(Policy, Arc<Parts>)>,
+}
+
+impl Content {
+    fn new(label: Label, bytes: u32, payload: Vec<Bytes>) -> Self {
+        Self {
+            label,
+            bytes,
+            payload,
+            parts: None,
+        }
+    }
+
+    async fn parts(&mut self, policy: Policy, coding: &Arc<Semaphore>) -> Arc<Parts> {
+        if let Some((of, parts)) = &self.parts
+            && *of == policy
+        {
+            return parts.clone();
+        }
+        self.parts = None;
+        let parts = Arc::new(match Code::of(policy) {
+            None => self.whole(),
+            Some(code) => {
+                let permit = coding.clone().acquire_owned().await;
+                self.fragments(code, permit.expect("the semaphore is never closed"))
+            }
+        });
+        self.parts = Some((policy, parts.clone()));
+        parts
+    }
+
+    fn whole(&self) -> Parts {
+        let part = Part {
+            label: self.label.clone(),
+            payload: self.payload.clone(),
+        };
+        Parts {
+            parts: vec![Arc::new(part)],
+            _coding: None,
+        }
+    }
+
+    fn fragments(&self, code: Code, permit: OwnedSemaphorePermit) -> Parts {
+        let fragment = |index| Fragment {
+            index,
+            data: code.data,
+            parity: code.parity,
+            chunk_bytes: self.bytes,
+        };
+        let parts = code.cut(&self.payload).into_iter().zip(0..);
+        let part = |(payload, index)| {
+            Arc::new(Part {
+                label: Label {
+                    fragment: Some(fragment(index)),
+                    ..self.label.clone()
+                },
+                payload,
+            })
+        };
+        Parts {
+            parts: parts.map(part).collect(),
+            _coding: Some(permit),
         }
     }
 }
@@ -273,11 +389,12 @@ impl Writer {
     /// # Errors
     /// That of a chunk that could not be written; the upload is lost then.
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Error> {
-        self.filling_bytes += piece.len();
-        self.filling.push(piece);
+        // Only now is it known that a full chunk is not the last.
         if self.filling_bytes >= CHUNK_BYTES_MAX {
             self.cut().await?;
         }
+        self.filling_bytes += piece.len();
+        self.filling.push(piece);
         Ok(())
     }
 
@@ -289,16 +406,23 @@ impl Writer {
         if self.filling_bytes < CHUNK_BYTES_MAX {
             self.chunks.inner.metrics.chunks_cut_short.inc();
         }
-        self.launch().await
+        self.launch(false).await
     }
 
-    async fn launch(&mut self) -> Result<(), Error> {
+    async fn launch(&mut self, is_last: bool) -> Result<(), Error> {
         while self.in_flight.len() >= IN_FLIGHT_MAX {
             self.land().await?;
         }
         self.filling_bytes = 0;
         let payload = std::mem::take(&mut self.filling);
-        let write = self.chunks.clone().write(self.owner.clone(), payload);
+        let label = Label {
+            owner: Owner::clone(&self.owner),
+            offset: self.cut_bytes,
+            is_last,
+            fragment: None,
+        };
+        self.cut_bytes += payload.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let write = self.chunks.clone().write(self.policy, label, payload);
         self.in_flight.push_back(tokio::spawn(write));
         Ok(())
     }
@@ -328,7 +452,7 @@ impl Writer {
     /// Waits until everything would survive power loss. Returns the chunks that were not taken yet.
     pub async fn finish(mut self) -> Result<Vec<Chunk>, Error> {
         if !self.filling.is_empty() {
-            self.launch().await?;
+            self.launch(true).await?;
         }
         while !self.in_flight.is_empty() {
             self.land().await?;

@@ -213,7 +213,7 @@ fn laid_out(nodes: u32) -> Map {
     };
     for number in 0..(GROUPS_PER_DEVICE * all.len()).div_ceil(3) {
         let group = map.next_group();
-        let made = Group::new(map.epoch, &three(number), false);
+        let made = Group::new(Map::POLICY, map.epoch, &three(number), false);
         map.groups.insert(group, made);
     }
     for (number, replicas) in map.shards.values_mut().enumerate() {

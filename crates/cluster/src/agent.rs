@@ -341,10 +341,13 @@ impl Agent {
                     device,
                     since,
                 };
-                let copies = group.full().filter(|id| map.is_up(*id)).count();
-                if is_here && copies > 0 && !self.filled.contains(&filled) {
+                let to_spare = group.copies_to_spare(|id| map.is_up(id));
+                if is_here
+                    && let Some(to_spare) = to_spare
+                    && !self.filled.contains(&filled)
+                {
                     let members = group.devices().filter(|id| map.is_up(*id)).collect();
-                    fills.push((copies, Job::Fill { filled, members }));
+                    fills.push((to_spare, Job::Fill { filled, members }));
                 }
             }
         }

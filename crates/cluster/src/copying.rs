@@ -8,6 +8,7 @@ use map::{Fill, Group, Map};
 use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
+use crate::status::wanted;
 
 /// A fill under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +98,9 @@ impl Copying {
             let mean = known.clone().sum::<u64>() / known.count().max(1) as u64;
             let filling = group.members.iter().filter(|one| one.fill != Fill::Full);
             let filling: Vec<_> = filling.map(|one| one.device).collect();
-            let lacking = width.saturating_sub(full.len() + filling.len());
+            let copies = group.copies(|id| !map.is_out(id));
+            let wanted = wanted(group, width);
+            let lacking = wanted.saturating_sub(copies + filling.len());
             repair.copies += filling.len() + lacking;
             repair.bytes_left += mean * lacking as u64;
             for device in filling {
@@ -166,6 +169,7 @@ mod tests {
         let group = map.groups.get_mut(&GROUP).unwrap();
         group.members.truncate(1);
         group.members.push(Member {
+            index: 0,
             device: devices[2],
             fill: Fill::Filling { since },
         });

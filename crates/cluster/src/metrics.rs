@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::metrics::{Counter, Histogram, Labels, Report};
 use map::{Fill, Map, State, WIDTH};
 
-use crate::status::staying;
+use crate::status::{staying, wanted};
 
 /// What the loops of a node count.
 #[derive(Debug, Default)]
@@ -72,11 +72,11 @@ fn groups(map: &Map) -> Counts {
     let width = usize::from(WIDTH).min(staying(map));
     let mut counts = Counts::default();
     for group in map.groups.values() {
-        let up = group.full().filter(|id| map.is_up(*id)).count();
+        let up = group.copies(|id| map.is_up(id));
         let is_moving = group.members.iter().any(|one| one.fill != Fill::Full);
         counts.total += 1;
-        counts.short += usize::from(up < width);
-        counts.unavailable += usize::from(up == 0);
+        counts.short += usize::from(up < wanted(group, width));
+        counts.unavailable += usize::from(up < group.policy.needed());
         counts.moving += usize::from(is_moving);
     }
     counts
@@ -221,7 +221,7 @@ mod tests {
         let alone = |map: &mut Map| {
             map.devices.retain(|id, _| *id == A);
             map.groups
-                .insert(GroupId(7), Group::new(map.epoch, &[A], false));
+                .insert(GroupId(7), Group::new(Map::POLICY, map.epoch, &[A], false));
             map.shards.get_mut(&ShardId(0)).unwrap().voters = vec![A];
         };
         check(alone, [0, 0, 0], [0, 0, 0]);

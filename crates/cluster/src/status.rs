@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base::{DeviceId, GroupId, NodeId, ShardId};
-use map::{Fill, Group, Map, Observed, Replicas, State, WIDTH};
+use map::{Fill, Group, Map, Observed, Policy, Replicas, State, WIDTH};
 use serde::{Deserialize, Serialize};
 
 use crate::copying::{Copying, Repair};
@@ -177,7 +177,8 @@ fn of_group(
 ) -> Option<Unsettled> {
     let filling = group.members.iter().filter(|one| one.fill != Fill::Full);
     let filling: Vec<_> = filling.map(|member| member.device).collect();
-    let full = group.full().filter(|id| map.is_up(*id)).count();
+    let full = group.copies(|id| map.is_up(id));
+    let wanted = wanted(group, width);
     let done = filling
         .iter()
         .filter_map(|device| copying.done(id, *device))
@@ -189,11 +190,11 @@ fn of_group(
         format!("copied to {}{done}", list(&filling))
     } else if let Some(gone) = gone(map, group.devices()) {
         gone
-    } else if full < group.members.len() {
+    } else if !group.devices().all(|id| map.is_up(id)) {
         "waits for a device that is down".to_owned()
-    } else if full < width {
+    } else if full < wanted {
         "is to be copied".to_owned()
-    } else if full > usize::from(WIDTH) {
+    } else if group.members.len() > group.policy.width() {
         "is to leave a device".to_owned()
     } else {
         return None;
@@ -201,9 +202,17 @@ fn of_group(
     Some(Unsettled {
         what: format!("group {}", id.0),
         copies: full,
-        wanted: width,
+        wanted,
         doing,
     })
+}
+
+/// How many copies or fragments there should be, if `width` whole copies can be had.
+pub(crate) fn wanted(group: &Group, width: usize) -> usize {
+    match group.policy {
+        Policy::Replicated { .. } => width,
+        Policy::Coded { .. } => group.policy.width(),
+    }
 }
 
 /// What is said if one of these will not have its copy for long.
@@ -285,7 +294,7 @@ pub(crate) mod tests {
             map.nodes.insert(NodeId(number), Node::default());
         }
         map.groups.clear();
-        let group = Group::new(map.epoch, &[A, B, C], false);
+        let group = Group::new(Map::POLICY, map.epoch, &[A, B, C], false);
         map.groups.insert(GroupId(7), group);
         let replicas = Replicas {
             voters: vec![A, B, C],
@@ -373,7 +382,7 @@ pub(crate) mod tests {
         map.nodes.retain(|id, _| *id == NodeId(1));
         map.devices.retain(|id, _| *id == A);
         map.groups
-            .insert(GroupId(7), Group::new(map.epoch, &[A], false));
+            .insert(GroupId(7), Group::new(Map::POLICY, map.epoch, &[A], false));
         map.shards.get_mut(&SHARD).unwrap().voters = vec![A];
         observed.shards.get_mut(&SHARD).unwrap().voters = [A].into();
         let status = Status::of(NodeId::FIRST, &map, &observed, &Copying::default(), 1);

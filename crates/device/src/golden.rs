@@ -7,9 +7,7 @@ use std::path::PathBuf;
 
 /// Compares `bytes` with the golden file, which must hold the same.
 pub(crate) fn check(name: &str, bytes: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = path(name);
     let text = dump(bytes);
     if std::env::var_os("BLESS").is_some() {
         #[expect(clippy::disallowed_methods, reason = "a file of the repository")]
@@ -18,6 +16,17 @@ pub(crate) fn check(name: &str, bytes: &[u8]) {
     let golden = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text, golden, "{name}: the format has changed");
     assert!(load(&golden) == bytes, "{name}: a golden file says all");
+}
+
+/// What a golden file says, of a version that is not written any more.
+pub(crate) fn bytes(name: &str) -> Vec<u8> {
+    load(&std::fs::read_to_string(path(name)).unwrap())
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 fn dump(bytes: &[u8]) -> String {

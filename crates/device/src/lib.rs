@@ -26,6 +26,6 @@ pub use lmdb::{Access, Lmdb, open as open_lmdb};
 pub use log::{Kind, Log, LogConfig, LogMetrics, Purpose, Record, Room};
 pub use metrics::Metrics;
 pub use store::{
-    BadRecord, CHUNK_BYTES_MAX, FRAME_BYTES, Finding, FoundRecord, OWNER_BYTES_MAX, Owner,
-    READ_BYTES_MAX, Referenced, Store, Usage,
+    BadRecord, CHUNK_BYTES_MAX, FRAME_BYTES, Finding, FoundRecord, Fragment, Label,
+    OWNER_BYTES_MAX, Owner, READ_BYTES_MAX, Referenced, Store, Usage,
 };

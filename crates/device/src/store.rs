@@ -21,6 +21,7 @@ mod files;
 mod flush;
 mod group;
 mod index;
+mod label;
 mod ledger;
 mod pace;
 mod queue;
@@ -35,6 +36,7 @@ mod walk;
 mod write;
 
 pub use bad::BadRecord;
+pub use label::{Fragment, Label, Owner};
 pub use record::OWNER_BYTES_MAX;
 pub use scrub::Referenced;
 pub(crate) use verify::verify;
@@ -45,9 +47,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use base::env::{Env, File};
-use base::{ChunkId, ContainerId, DeviceId, Version};
+use base::{ChunkId, DeviceId};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Settings;
@@ -73,18 +74,6 @@ pub const CHUNK_BYTES_MAX: usize = 32 * FRAME_BYTES;
 
 /// The most that one read returns.
 pub const READ_BYTES_MAX: usize = 8 * FRAME_BYTES;
-
-/// For whom a chunk was written: enough to ask whether it is still needed, and to find its object
-/// again when all metadata is lost. The three names are at most [`OWNER_BYTES_MAX`] together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    pub account: String,
-    pub container: String,
-    pub container_id: ContainerId,
-    pub object: String,
-    /// Which of the bodies that the object had.
-    pub version: Version,
-}
 
 /// What a store holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

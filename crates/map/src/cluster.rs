@@ -1,10 +1,12 @@
 //! What the cluster consists of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use base::{DeviceId, GroupId, NodeId, ShardId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::{Policies, Policy};
 
 /// Counts the changes of the map.
 #[derive(
@@ -22,22 +24,6 @@ impl Epoch {
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
-    }
-}
-
-/// How the data of a container is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Policy {
-    /// So many whole copies, each on another device; fewer, as long as there are fewer devices.
-    Replicated { copies: u8 },
-}
-
-impl Policy {
-    /// On how many devices a chunk is to lie.
-    pub fn width(self) -> usize {
-        match self {
-            Self::Replicated { copies } => usize::from(copies),
-        }
     }
 }
 
@@ -101,7 +87,7 @@ pub struct Group {
     /// The map's epoch when the members were last others. A writer names it; a device refuses one
     /// that is older than it knows.
     pub epoch: Epoch,
-    /// At most as many full ones as the policy is wide; fewer while there are fewer devices.
+    /// At most as many full ones as the policy is wide; of whole copies fewer while there are fewer devices.
     pub members: Vec<Member>,
     /// It was made when too few devices were up. It takes chunks only when no other group does, so
     /// that little has to be filled when they are back.
@@ -112,6 +98,9 @@ pub struct Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub device: DeviceId,
+    /// Which fragment of each chunk it keeps; 0 if it keeps whole copies. Who is to take over from
+    /// another member has the same.
+    pub index: u8,
     pub fill: Fill,
 }
 
@@ -150,12 +139,22 @@ pub struct Map {
     pub last_node: NodeId,
     pub devices: BTreeMap<DeviceId, Device>,
     pub groups: BTreeMap<GroupId, Group>,
+    pub policies: Policies,
     pub shards: BTreeMap<ShardId, Replicas>,
 }
 
 impl Group {
     pub fn is_member(&self, device: DeviceId) -> bool {
         self.members.iter().any(|member| member.device == device)
+    }
+
+    /// Which fragment of each chunk a member keeps; `None` if it keeps whole copies, or is no member.
+    pub fn part(&self, device: DeviceId) -> Option<u8> {
+        let member = self.members.iter().find(|one| one.device == device)?;
+        match self.policy {
+            Policy::Replicated { .. } => None,
+            Policy::Coded { .. } => Some(member.index),
+        }
     }
 
     /// All devices that a chunk is written to.
@@ -165,8 +164,25 @@ impl Group {
 
     /// The devices that have all chunks.
     pub fn full(&self) -> impl Iterator<Item = DeviceId> {
-        let full = self.members.iter().filter(|one| one.fill == Fill::Full);
-        full.map(|member| member.device)
+        self.full_members().map(|member| member.device)
+    }
+
+    pub fn full_members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|one| one.fill == Fill::Full)
+    }
+
+    /// How many different copies or fragments of each chunk those full members have that are `there`.
+    pub fn copies(&self, there: impl Fn(DeviceId) -> bool) -> usize {
+        let members = self.full_members().filter(|one| there(one.device));
+        match self.policy {
+            Policy::Replicated { .. } => members.count(),
+            Policy::Coded { .. } => members.map(|one| one.index).collect::<BTreeSet<_>>().len(),
+        }
+    }
+
+    /// How many of these copies can be lost before a chunk is; `None` if they are too few to read one.
+    pub fn copies_to_spare(&self, there: impl Fn(DeviceId) -> bool) -> Option<usize> {
+        self.copies(there).checked_sub(self.policy.needed())
     }
 }
 
@@ -179,7 +195,7 @@ impl Replicas {
 }
 
 impl Map {
-    /// The policy of every container for now.
+    /// How small bodies are kept, and all for which there is no group of their own policy.
     pub const POLICY: Policy = Policy::Replicated { copies: WIDTH };
 
     /// Whether a device and its node are up.
@@ -228,7 +244,7 @@ impl Map {
             map.nodes.entry(NodeId::FIRST).or_default();
             map.last_node = map.last_node.max(NodeId::FIRST);
             map.devices.insert(id, Device::new(NodeId::FIRST, 0));
-            let group = Group::new(map.epoch, &[id], false);
+            let group = Group::new(Self::POLICY, map.epoch, &[id], false);
             map.groups.insert(map.next_group(), group);
         }
         match map.devices.len() == self.devices.len() {

@@ -7,7 +7,7 @@
 //! **Invariant:** a group's members change only together with its epoch: a chunk's id names its group
 //! for ever, and the epoch tells late writers from those that know all members.
 //!
-//! In reading order: the values (`cluster`), the bytes that they travel and lie as (`format`), the
+//! In reading order: the values (`cluster`, `policy`), the bytes that they travel and lie as (`format`), the
 //! choice of a group for a chunk (`place`), how one map becomes another (`step`), what is to be changed next
 //! (`plan`), and the one place where a value is exchanged (`current`).
 
@@ -16,10 +16,12 @@ mod current;
 mod format;
 mod place;
 mod plan;
+mod policy;
 mod step;
 
-pub use cluster::{Device, Epoch, Fill, Group, Map, Member, Node, Policy, Replicas, State, WIDTH};
+pub use cluster::{Device, Epoch, Fill, Group, Map, Member, Node, Replicas, State, WIDTH};
 pub use current::Current;
 pub use format::Invalid;
 pub use plan::{Membership, Observed, next_steps};
+pub use policy::{DATA_MAX, NamedPolicy, NoPolicy, PARITY_MAX, Policies, Policy};
 pub use step::Step;

@@ -48,9 +48,14 @@ impl Map {
         choose(candidates.map(|(_, id, weight)| (id, weight)), draw)
     }
 
-    /// Whether all members are up.
+    /// Whether all members are up, and each fragment has one.
     pub fn takes_chunks(&self, group: &Group) -> bool {
-        !group.members.is_empty() && group.devices().all(|device| self.is_up(device))
+        let is_covered = match group.policy {
+            Policy::Replicated { .. } => !group.members.is_empty(),
+            Policy::Coded { data, parity } => (0..data + parity)
+                .all(|index| group.members.iter().any(|member| member.index == index)),
+        };
+        is_covered && group.devices().all(|device| self.is_up(device))
     }
 
     fn rank(&self, group: &Group) -> Rank {
@@ -94,6 +99,7 @@ mod tests {
     fn with_group(mut map: Map, devices: &[DeviceId]) -> Map {
         let full = |device: &DeviceId| Member {
             device: *device,
+            index: 0,
             fill: Fill::Full,
         };
         let group = Group {

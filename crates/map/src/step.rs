@@ -5,7 +5,7 @@ use std::fmt;
 use base::{DeviceId, GroupId, NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Device, Epoch, Fill, Group, Map, Member, Replicas, State};
+use crate::{Device, Epoch, Fill, Group, Map, Member, Policy, Replicas, State};
 
 /// A change of the map. Each is safe by itself if it was planned on the map that it is applied to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub enum Step {
     /// A group with these members, all full, since there is nothing that they could lack.
     Make {
         group: GroupId,
+        policy: Policy,
+        /// In the order of their fragments.
         members: Vec<DeviceId>,
         is_spare: bool,
     },
@@ -68,6 +70,7 @@ pub enum Step {
     Add {
         group: GroupId,
         device: DeviceId,
+        index: u8,
     },
     /// A filling member has all chunks.
     Filled {
@@ -139,17 +142,18 @@ impl Map {
             }
             Step::Make {
                 group,
+                policy,
                 members,
                 is_spare,
             } => {
-                let group_of = Group::new(self.epoch, members, *is_spare);
+                let group_of = Group::new(*policy, self.epoch, members, *is_spare);
                 self.groups.insert(*group, group_of);
             }
-            Step::Add { group, device } => {
-                let fill = Fill::Filling { since: self.epoch };
-                let device = *device;
-                self.changed(*group).members.push(Member { device, fill });
-            }
+            Step::Add {
+                group,
+                device,
+                index,
+            } => self.add(*group, *device, *index),
             Step::Filled { group, device } => {
                 // Whom a chunk is written to stays the same, and so does the epoch.
                 let mut members = self.group(*group).members.iter_mut();
@@ -161,6 +165,15 @@ impl Map {
                 members.retain(|member| member.device != *device);
             }
         }
+    }
+
+    fn add(&mut self, group: GroupId, device: DeviceId, index: u8) {
+        let member = Member {
+            device,
+            index,
+            fill: Fill::Filling { since: self.epoch },
+        };
+        self.changed(group).members.push(member);
     }
 
     fn device(&mut self, id: DeviceId) -> &mut Device {
@@ -188,16 +201,20 @@ impl Map {
 }
 
 impl Group {
-    /// A new group.
-    pub fn new(epoch: Epoch, devices: &[DeviceId], is_spare: bool) -> Self {
-        let full = |device: &DeviceId| Member {
+    /// A new group on these devices, in the order of their fragments.
+    pub fn new(policy: Policy, epoch: Epoch, devices: &[DeviceId], is_spare: bool) -> Self {
+        let full = |(device, index): (&DeviceId, u8)| Member {
             device: *device,
+            index: match policy {
+                Policy::Replicated { .. } => 0,
+                Policy::Coded { .. } => index,
+            },
             fill: Fill::Full,
         };
         Self {
-            policy: Map::POLICY,
+            policy,
             epoch,
-            members: devices.iter().map(full).collect(),
+            members: devices.iter().zip(0..).map(full).collect(),
             is_spare,
         }
     }
@@ -229,7 +246,7 @@ impl fmt::Display for Step {
             Self::Left { shard } => write!(f, "shard {shard} has left its former devices"),
             Self::Lead { shard, device } => write!(f, "shard {shard} is to be led by {device}"),
             Self::Make { group, members, .. } => write!(f, "group {group} is made on {members:?}"),
-            Self::Add { group, device } => write!(f, "group {group} is filled on {device}"),
+            Self::Add { group, device, .. } => write!(f, "group {group} is filled on {device}"),
             Self::Filled { group, device } => write!(f, "group {group} is full on {device}"),
             Self::Drop { group, device } => write!(f, "group {group} leaves {device}"),
         }

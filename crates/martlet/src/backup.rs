@@ -24,8 +24,9 @@ pub(crate) use saved::Saved;
 use source::{Lost, Source};
 pub(crate) use target::{Place, Target};
 
-/// A node that dies costs one try of each shard that it leads.
-const TRIES_MAX: u32 = 10;
+/// A node that dies costs one try of each shard that it leads; a view that a backup left open is closed within a
+/// minute.
+const TRIES_MAX: u32 = 75;
 /// Another replica leads by then, or soon.
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -218,7 +218,7 @@ fn take(
         Finding::Record(found) => {
             outcome.records += 1;
             outcome.record_bytes += u64::from(found.payload_bytes);
-            let owner = &found.owner;
+            let owner = &found.label.owner;
             let place = format!("{dir}: segment {} at {}", found.segment, found.offset);
             match found.wrong {
                 Some(wrong) if found.live => {
@@ -232,6 +232,7 @@ fn take(
                     device,
                     chunk: found.chunk,
                     bytes: found.payload_bytes,
+                    fragment: found.label.fragment,
                 }),
                 None => {}
             }

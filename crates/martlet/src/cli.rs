@@ -41,6 +41,8 @@ pub(crate) enum Top {
     Backup(BackupArgs),
     /// Make a server out of a backup, and the disks that are left
     Restore(RestoreArgs),
+    /// Make objects again from the records on the disks, when all metadata is lost and there is no backup
+    Rebuild(RebuildArgs),
     /// Verify data directories while no server runs on them
     Check(CheckArgs),
     /// Load a server and measure its answers
@@ -436,6 +438,19 @@ pub(crate) struct RestoreArgs {
         default_value = "main:admin"
     )]
     pub(crate) user: String,
+    /// A data directory; give all of them, each with its own --data
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) data: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads every record of directories that have lost log/ and tree/; of a cluster give all that are left, \
+                  which become one server. Bodies of 16 KiB and less, users, ACLs and metadata are not in records and \
+                  do not come back. Bodies that are not whole are named. Exit code 0: all is whole; 1: rebuilt, and \
+                  something is not; 2: not rebuilt."
+)]
+pub(crate) struct RebuildArgs {
     /// A data directory; give all of them, each with its own --data
     #[arg(long, value_name = "DIR", required = true)]
     pub(crate) data: Vec<PathBuf>,

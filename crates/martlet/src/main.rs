@@ -10,6 +10,7 @@ mod credentials;
 mod http;
 mod logging;
 mod node;
+mod rebuild;
 mod restore;
 mod server;
 mod sigbus;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Top::Bench(args) => bench::run(*args),
         Top::Backup(args) => backup::run(&args),
         Top::Restore(args) => restore::run(&args),
+        Top::Rebuild(args) => rebuild::run(&args),
         Top::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {

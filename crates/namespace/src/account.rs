@@ -48,6 +48,8 @@ pub struct ContainerEntry {
     pub bytes: u64,
     /// The container's last PUT or POST.
     pub modified: Timestamp,
+    /// How its bodies are kept: the place among [`map::Policies`].
+    pub policy: u16,
 }
 
 fn read(view: &View, key: &[u8]) -> Result<Option<AccountRow>, Error> {
@@ -480,7 +482,7 @@ fn read_entry(
     let Some(bytes) = view.get(&key::container(account, name))? else {
         return Ok(None);
     };
-    let (head, _) = row::decode_front::<row::ContainerHead>(&bytes)?;
+    let (head, _) = row::ContainerHead::decode(&bytes)?;
     if head.id != id {
         return Ok(None);
     }
@@ -489,5 +491,6 @@ fn read_entry(
         objects: container::count(view, &key::container_count(Count::Objects, head.id))?,
         bytes: container::count(view, &key::container_count(Count::Bytes, head.id))?,
         modified: head.modified,
+        policy: head.policy,
     }))
 }

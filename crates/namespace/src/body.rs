@@ -17,6 +17,7 @@ use std::time::Duration;
 use base::{ContainerId, NodeId, ShardId, Timestamp, Version};
 use bytes::{Buf as _, Bytes};
 use chunks::{Chunk, Owner, Piece, Writer};
+use map::Policy;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,7 @@ const SIGN_WITHIN: Duration = Duration::from_secs(20 * 3600);
 pub struct Upload {
     namespace: Namespace,
     owner: Owner,
+    policy: Policy,
     bytes: u64,
     state: State,
     _counted: Counted,
@@ -147,6 +149,7 @@ impl Namespace {
                 object: name.to_owned(),
                 version: Version::default(),
             },
+            policy: self.chunks().map().load().policies.at(container.policy),
             bytes: 0,
             state: State::Small(Vec::new()),
             _counted: Counted(self.clone()),
@@ -212,7 +215,7 @@ impl Upload {
                 is_kept: false,
                 _active: active,
             },
-            writer: self.namespace.chunks().writer(owner),
+            writer: self.namespace.chunks().writer(owner, self.policy),
             signed: now,
             sign_at: now.after(SIGN_AFTER),
         }

@@ -15,8 +15,8 @@ use std::ops::ControlFlow;
 
 use base::{ChunkId, ContainerId, DeviceId, ShardId};
 use bytes::Bytes;
-use chunks::Chunk;
-use map::Map;
+use chunks::{Chunk, Fragment};
+use map::{Group, Map};
 use shard::{Shards, View};
 
 use crate::check::shard_rows::ShardRows;
@@ -35,6 +35,8 @@ pub struct Record {
     pub chunk: ChunkId,
     /// The length of the payload.
     pub bytes: u32,
+    /// `None`: a whole chunk.
+    pub fragment: Option<Fragment>,
 }
 
 /// A counter that a shard has, and that is not 0.
@@ -65,7 +67,7 @@ pub struct Report {
     pub leftover_lines: u64,
     /// Copies in a cluster on devices that are no members of their groups any more.
     pub left_behind: u64,
-    /// The first thousand objects of which a chunk has no good copy: account, container and object.
+    /// The first thousand objects of which a chunk has too few good copies to be read: account, container and object.
     pub lost: Vec<String>,
     pub lost_total: u64,
     /// The first thousand.
@@ -319,6 +321,7 @@ impl Check {
             device,
             chunk,
             bytes,
+            fragment,
         } = record;
         let Some(referred) = self.chunks.get_mut(&chunk) else {
             self.report.leftover_records += 1;
@@ -332,7 +335,9 @@ impl Check {
             self.report.left_behind += 1;
         } else if !belongs {
             self.problem(None, chunk, format!("does not belong on device {device}"));
-        } else if bytes != expected {
+        } else if let Some(why) = group.and_then(|group| misfit(group, &record, expected)) {
+            self.problem(None, chunk, why);
+        } else if fragment.is_none() && bytes != expected {
             let why = format!("has {bytes} bytes on device {device} instead of {expected}");
             self.problem(None, chunk, why);
         } else {
@@ -340,7 +345,8 @@ impl Check {
         }
     }
 
-    /// Compares the copies that were found with those that there should be. Gives the chunks of which there is none.
+    /// Compares the copies that were found with those that there should be. Gives the chunks of which too
+    /// few are left to read them.
     fn copies(&mut self) -> HashSet<ChunkId> {
         self.report.chunks = self.chunks.len() as u64;
         let mut missing = Vec::new();
@@ -354,7 +360,13 @@ impl Check {
         for (id, copies, full) in &missing {
             self.problem(None, id, format!("{copies} good copies of {full}"));
         }
-        let lost = missing.into_iter().filter(|(_, copies, _)| *copies == 0);
+        let needed = |id: &ChunkId| {
+            let group = self.map.groups.get(&id.group());
+            group.map_or(1, |group| group.policy.needed())
+        };
+        let lost = missing
+            .into_iter()
+            .filter(|(id, copies, _)| *copies < needed(id));
         lost.map(|(id, ..)| id).collect()
     }
 
@@ -408,6 +420,32 @@ fn lost_object<'a>(
         }
     })?;
     Ok((container, is_lost.then_some(name)))
+}
+
+/// Why a record is not the fragment that its device should have of a chunk of so many bytes.
+fn misfit(group: &Group, record: &Record, chunk_bytes: u32) -> Option<String> {
+    let Record { device, bytes, .. } = record;
+    let index = record.fragment.map(|fragment| fragment.index);
+    let expected = group.part(*device);
+    if index != expected {
+        let name = |index: Option<u8>| {
+            index.map_or("a whole copy".to_owned(), |i| format!("fragment {i}"))
+        };
+        return Some(format!(
+            "is {} on device {device} instead of {}",
+            name(index),
+            name(expected)
+        ));
+    }
+    let fragment = record.fragment?;
+    let is_right =
+        fragment.chunk_bytes == chunk_bytes && *bytes == chunks::fragment_bytes(&fragment);
+    (!is_right).then(|| {
+        format!(
+            "has {bytes} bytes in fragment {} on device {device}, of {chunk_bytes}",
+            fragment.index
+        )
+    })
 }
 
 #[cfg(test)]

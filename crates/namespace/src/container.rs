@@ -40,6 +40,8 @@ pub struct Container {
     /// The last PUT or POST of the container itself.
     pub modified: Timestamp,
     pub metadata: Metadata,
+    /// How its bodies are kept: the place among [`map::Policies`].
+    pub policy: u16,
     /// The last change of its metadata: a write of an object insists that it is still so.
     pub(crate) changed: Timestamp,
 }
@@ -61,6 +63,7 @@ impl Container {
             created: Timestamp::default(),
             modified: Timestamp::default(),
             metadata: Metadata::new(),
+            policy: 0,
             changed: Timestamp::default(),
         }
     }
@@ -80,7 +83,7 @@ pub(crate) fn count(view: &View, key: &[u8]) -> Result<u64, Error> {
 /// The container's row.
 pub(crate) fn read_row(view: &View, key: &[u8]) -> Result<Option<ContainerRow>, Error> {
     let bytes = view.get(key)?;
-    bytes.map(|bytes| row::decode_owned(&bytes)).transpose()
+    bytes.map(|bytes| ContainerRow::decode(&bytes)).transpose()
 }
 
 /// A container as the view shows it.
@@ -94,6 +97,7 @@ pub(crate) fn read(view: &View, account: &str, name: &str) -> Result<Container, 
         created: head.created,
         modified: head.modified,
         metadata,
+        policy: head.policy,
         changed: head.changed,
     })
 }
@@ -152,7 +156,17 @@ pub(crate) struct Put {
     name: String,
     change: MetadataChange,
     limits: MetadataLimits,
+    policy: PolicyChoice,
     missing: IfMissing,
+}
+
+/// How a new container is to keep its bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChoice {
+    /// Among [`map::Policies`].
+    pub place: u16,
+    /// One that is there already must have it, too.
+    pub is_demanded: bool,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -183,12 +197,11 @@ impl Put {
             created: now,
             modified: now,
             changed: now,
+            policy: self.policy.place,
         };
         let mut batch = Batch::new();
-        batch.put(
-            self.key.clone(),
-            row::encode(&ContainerRow { head, metadata }),
-        );
+        let row = ContainerRow { head, metadata };
+        batch.put(self.key.clone(), row.encode());
         let name = ContainerNameRow {
             account: self.account.clone(),
             name: self.name.clone(),
@@ -198,19 +211,19 @@ impl Put {
         Ok(batch)
     }
 
-    fn merge(&self, now: Timestamp, row: ContainerRow) -> Result<Batch, Error> {
-        let ContainerRow { mut head, metadata } = row;
-        let merged = self.change.merge(metadata.clone(), &self.limits)?;
+    fn merge(&self, now: Timestamp, mut row: ContainerRow) -> Result<Batch, Error> {
+        if self.policy.is_demanded && self.policy.place != row.head.policy {
+            return Err(Error::OtherPolicy);
+        }
+        let merged = self.change.merge(row.metadata.clone(), &self.limits)?;
+        let head = &mut row.head;
         head.modified = now.max(head.modified.next());
-        if merged != metadata {
+        if merged != row.metadata {
             head.changed = head.modified;
         }
-        let metadata = merged;
+        row.metadata = merged;
         let mut batch = Batch::new();
-        batch.put(
-            self.key.clone(),
-            row::encode(&ContainerRow { head, metadata }),
-        );
+        batch.put(self.key.clone(), row.encode());
         Ok(batch)
     }
 }
@@ -312,6 +325,7 @@ impl Namespace {
         container: &str,
         change: MetadataChange,
         limits: MetadataLimits,
+        policy: PolicyChoice,
     ) -> Result<Created, Error> {
         key::check_name("container", container, key::CONTAINER_NAME_BYTES_MAX)?;
         key::check_name("account", account, key::ACCOUNT_NAME_BYTES_MAX)?;
@@ -322,6 +336,7 @@ impl Namespace {
             name: container.to_owned(),
             change,
             limits,
+            policy,
             missing: IfMissing::Refuse,
         };
         let get = rows::Get {
@@ -360,6 +375,7 @@ impl Namespace {
             name: container.to_owned(),
             change,
             limits,
+            policy: PolicyChoice::default(),
             missing: IfMissing::Refuse,
         };
         let shard = self.container_shard(account, container);

@@ -22,6 +22,9 @@ pub enum Error {
     /// The container or account still holds something.
     #[error("not empty")]
     NotEmpty,
+    /// The container keeps its bodies in another way than the caller demands.
+    #[error("the container has another policy")]
+    OtherPolicy,
     /// A condition did not hold against the present state: read again before a retry.
     #[error("precondition failed")]
     Precondition,

@@ -62,10 +62,11 @@ pub use account::{Account, ContainerEntry, Usage};
 pub use background::Background;
 pub use body::{Stored, Upload};
 pub use config::Config;
-pub use container::{Container, Created, Held};
+pub use container::{Container, Created, Held, PolicyChoice};
 pub use error::{Error, Missing};
 pub use key::{ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, OBJECT_NAME_BYTES_MAX};
 pub use listing::{Entry, ListQuery, Subdirs};
+pub use map::Policies;
 pub use metadata::{Metadata, MetadataChange, MetadataLimits};
 pub use metrics::{Backlog, Metrics, Totals};
 pub use object::{
@@ -111,6 +112,11 @@ struct Inner {
 }
 
 impl Namespace {
+    /// How containers can keep their bodies, as far as this node knows.
+    pub fn policies(&self) -> Policies {
+        self.inner.chunks.map().load().policies.clone()
+    }
+
     /// Opens the namespace on these shards, and on those of the devices that are in the map. Nothing runs
     /// in the background before [`Namespace::start`].
     pub fn open(

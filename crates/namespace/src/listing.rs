@@ -47,6 +47,16 @@ pub enum Entry<T> {
     Subdir(String),
 }
 
+impl<T> Entry<T> {
+    /// The same with another row.
+    pub fn map<R>(self, map: impl FnOnce(T) -> R) -> Entry<R> {
+        match self {
+            Self::Row(row) => Entry::Row(map(row)),
+            Self::Subdir(name) => Entry::Subdir(name),
+        }
+    }
+}
+
 /// What becomes of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

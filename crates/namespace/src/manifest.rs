@@ -68,7 +68,7 @@ impl<'a> Manifest<'a> {
             let within = range.start.max(start)..range.end.min(at);
             let inside = |point: u64| u32::try_from(point - start).expect("inside the chunk");
             (within.start < within.end).then(|| Span {
-                chunk: chunk.id,
+                chunk,
                 range: inside(within.start)..inside(within.end),
             })
         })
@@ -101,7 +101,7 @@ mod tests {
         let manifest = Manifest::decode(&bytes).unwrap();
         let check = |range, expected: &[(u128, Range<u32>)]| {
             let spans = manifest.spans(100, range);
-            let spans: Vec<_> = spans.map(|span| (span.chunk.0, span.range)).collect();
+            let spans: Vec<_> = spans.map(|span| (span.chunk.id.0, span.range)).collect();
             assert_eq!(spans, expected);
         };
         check(100..135, &[(1, 0..10), (2, 0..20), (3, 0..5)]);

@@ -29,7 +29,7 @@ impl Quota {
         let legacy = || number(metadata, "x-account-meta-quota-bytes");
         let bytes = number(metadata, "x-account-quota-bytes").or_else(legacy);
         let objects = number(metadata, "x-account-quota-count");
-        // There is one policy, so its quota is the account's.
+        // What containers of one policy hold is not counted, so the quota of one is the account's.
         let least = |of_all: Option<u64>, prefix: &str| {
             let begins = metadata.range(prefix.to_owned()..);
             let of_policy = begins.take_while(|(name, _)| name.starts_with(prefix));

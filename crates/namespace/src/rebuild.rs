@@ -169,7 +169,7 @@ async fn read(namespace: &Namespace, chunks: &[Chunk]) -> Result<[u8; 16], Chunk
     for chunk in chunks {
         let mut reader = namespace.chunks().reader();
         reader.push(Span {
-            chunk: chunk.id,
+            chunk: *chunk,
             range: 0..chunk.bytes,
         });
         while let Some(read) = reader.next().await {
@@ -298,12 +298,13 @@ impl Rows {
             created: self.oldest,
             modified: self.newest,
             changed: self.oldest,
+            policy: 0,
         };
         let container = ContainerRow {
             head,
             metadata: Metadata::new(),
         };
-        self.put(key::container(&account, &name), row::encode(&container));
+        self.put(key::container(&account, &name), container.encode());
         let of_id = ContainerNameRow {
             account: account.clone(),
             name,

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::{ContainerId, DeviceId, GroupId, NodeId, ShardId, Timestamp};
 use bytes::Bytes;
-use map::{Device, Fill, Group, Map, Member, Node};
+use chunks::Fragment;
+use map::{Device, Fill, Group, Map, Member, Node, Policy};
 use serde::{Deserialize, Serialize};
 use shard::{Batch, Execution, Exported, Latch, Procedure, Shards, View};
 
@@ -98,7 +99,10 @@ pub async fn put_map(shards: &Shards, map: &Map) -> Result<(), Error> {
     .await
 }
 
-/// The map of one node that has these devices, the first of them at least, and no others.
+/// Where chunks of each group were found, and what they were there: whole ones, or which fragments.
+pub type Places = BTreeMap<GroupId, BTreeMap<DeviceId, Option<Fragment>>>;
+
+/// The map of one node that has these devices and no others.
 ///
 /// A chunk's id names its group for ever, so all groups stay that there were `before`, and those of which something was
 /// `found`. Members are the devices where something was; a group of which nothing was found gets one by turns.
@@ -106,22 +110,20 @@ pub async fn put_map(shards: &Shards, map: &Map) -> Result<(), Error> {
 /// # Panics
 /// If there are no devices.
 #[must_use]
-pub fn map_of(
-    before: &Map,
-    devices: &[DeviceId],
-    found: &BTreeMap<GroupId, BTreeSet<DeviceId>>,
-) -> Map {
+pub fn map_of(before: &Map, devices: &[DeviceId], found: &Places) -> Map {
     let mut map = Map {
         epoch: before.epoch.next(),
         last_node: before.last_node.max(NodeId::FIRST),
         nodes: [(NodeId::FIRST, Node::default())].into(),
+        policies: before.policies.clone(),
         ..Map::default()
     };
     let new = |id: &DeviceId| (*id, Device::new(NodeId::FIRST, 0));
     map.devices = devices.iter().map(new).collect();
-    let group = |members: Vec<DeviceId>| Group {
-        policy: Map::POLICY,
-        epoch: map.epoch,
+    let epoch = map.epoch;
+    let group = |members: Vec<(DeviceId, Option<Fragment>)>| Group {
+        policy: policy_of(&members),
+        epoch,
         members: members.into_iter().map(full).collect(),
         is_spare: false,
     };
@@ -129,24 +131,37 @@ pub fn map_of(
     let mut turns = devices.iter().cycle();
     for id in ids {
         let has_some = found.get(&id).into_iter().flatten();
-        let mut members: Vec<_> = has_some.copied().collect();
-        members.retain(|device| map.devices.contains_key(device));
+        let has_some = has_some.map(|(device, what)| (*device, *what));
+        let mut members: Vec<_> = has_some
+            .filter(|(device, _)| map.devices.contains_key(device))
+            .collect();
         if members.is_empty() {
-            members.extend(turns.next());
+            members.extend(turns.next().map(|device| (*device, None)));
         }
         map.groups.insert(id, group(members));
     }
     for device in devices {
         if !map.groups.values().any(|group| group.is_member(*device)) {
-            map.groups.insert(map.next_group(), group(vec![*device]));
+            let alone = group(vec![(*device, None)]);
+            map.groups.insert(map.next_group(), alone);
         }
     }
     map
 }
 
-fn full(device: DeviceId) -> Member {
+/// How a group keeps its chunks, by what its members have.
+fn policy_of(members: &[(DeviceId, Option<Fragment>)]) -> Policy {
+    let coded = members.iter().find_map(|(_, what)| *what);
+    coded.map_or(Map::POLICY, |fragment| Policy::Coded {
+        data: fragment.data,
+        parity: fragment.parity,
+    })
+}
+
+fn full((device, what): (DeviceId, Option<Fragment>)) -> Member {
     Member {
         device,
+        index: what.map_or(0, |fragment| fragment.index),
         fill: Fill::Full,
     }
 }
@@ -199,7 +214,7 @@ impl Found {
         each_of(view, table::CONTAINER, |key, value| {
             let mut parts = Parts::of(table::CONTAINER, key)?;
             let (account, name) = (parts.name()?.to_owned(), parts.last_name()?.to_owned());
-            let (head, _) = row::decode_front(value)?;
+            let (head, _) = ContainerHead::decode(value)?;
             self.containers.push((account, name, head));
             Ok(())
         })

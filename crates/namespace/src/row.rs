@@ -14,8 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, Metadata, Role};
 
-/// The version of every row there is.
+/// The version of every row there is but a container's.
 const VERSION: u8 = 1;
+/// A container's row says how its bodies are kept.
+const CONTAINER_VERSION: u8 = 2;
 
 /// Most rows are smaller, and so cost one allocation.
 const ROW_BYTES_USUAL: usize = 384;
@@ -53,12 +55,47 @@ pub(crate) struct ContainerHead {
     pub(crate) modified: Timestamp,
     /// The last change of its metadata.
     pub(crate) changed: Timestamp,
+    /// How its bodies are kept: the place among the policies of the map. Version 1 lacks it, and means the first.
+    pub(crate) policy: u16,
+}
+
+impl ContainerHead {
+    /// Reads the front of a container's row, and gives what follows.
+    pub(crate) fn decode(row: &[u8]) -> Result<(Self, &[u8]), Error> {
+        if row.first() != Some(&VERSION) {
+            return decode_front_of(CONTAINER_VERSION, row);
+        }
+        let ((id, created, modified, changed), rest) = decode_front(row)?;
+        let head = Self {
+            id,
+            created,
+            modified,
+            changed,
+            policy: 0,
+        };
+        Ok((head, rest))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContainerRow {
     pub(crate) head: ContainerHead,
     pub(crate) metadata: Metadata,
+}
+
+impl ContainerRow {
+    pub(crate) fn encode(&self) -> Bytes {
+        encode_as(CONTAINER_VERSION, self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let (head, rest) = ContainerHead::decode(bytes)?;
+        match postcard::take_from_bytes(rest) {
+            Ok((metadata, [])) => Ok(Self { head, metadata }),
+            Ok((_, rest)) => Err(too_long(rest)),
+            Err(error) => Err(malformed(bytes, &error)),
+        }
+    }
 }
 
 /// Whose id a container's is.
@@ -216,8 +253,12 @@ impl RawMetadata<'_> {
 
 /// The bytes of a row.
 pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
+    encode_as(VERSION, row)
+}
+
+fn encode_as<T: Serialize>(version: u8, row: &T) -> Bytes {
     let mut bytes = Vec::with_capacity(ROW_BYTES_USUAL);
-    bytes.push(VERSION);
+    bytes.push(version);
     postcard::serialize_with_flavor(row, Append(bytes))
         .expect("rows hold nothing that postcard cannot write")
         .into()
@@ -227,20 +268,33 @@ pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
     match decode_front(bytes)? {
         (row, []) => Ok(row),
-        (_, rest) => {
-            let rest = rest.len();
-            Err(Error::Damaged(format!("{rest} bytes too many in a row")))
-        }
+        (_, rest) => Err(too_long(rest)),
     }
+}
+
+fn too_long(rest: &[u8]) -> Error {
+    Error::Damaged(format!("{} bytes too many in a row", rest.len()))
+}
+
+fn malformed(bytes: &[u8], error: &postcard::Error) -> Error {
+    Error::Damaged(format!("row of {} bytes: {error}", bytes.len()))
 }
 
 /// Reads what stands in front of a row, and gives what follows.
 pub(crate) fn decode_front<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
 ) -> Result<(T, &'a [u8]), Error> {
+    decode_front_of(VERSION, bytes)
+}
+
+fn decode_front_of<'a, T: Deserialize<'a>>(
+    expected: u8,
+    bytes: &'a [u8],
+) -> Result<(T, &'a [u8]), Error> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::take_from_bytes(rest)
-            .map_err(|error| Error::Damaged(format!("row of {} bytes: {error}", bytes.len()))),
+        Some((version, rest)) if *version == expected => {
+            postcard::take_from_bytes(rest).map_err(|error| malformed(bytes, &error))
+        }
         Some((version, _)) => Err(Error::Damaged(format!("row of version {version}"))),
         None => Err(Error::Damaged("empty row".to_owned())),
     }

@@ -65,7 +65,7 @@ impl Target {
     pub(crate) fn read(&self, view: &View) -> Result<Option<Bytes>, Error> {
         let row = view.get(&self.container_key)?;
         let row = row.ok_or(Error::NotFound(Missing::Container))?;
-        let (head, _) = row::decode_front::<ContainerHead>(&row)?;
+        let (head, _) = ContainerHead::decode(&row)?;
         let changed = self.container_changed.unwrap_or(head.changed);
         if head.id != self.container || head.changed != changed {
             return Err(Error::Changed);

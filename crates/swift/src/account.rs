@@ -2,18 +2,19 @@
 
 use gateway::{Body, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use namespace::{Account, Created, Usage};
+use namespace::{Account, ContainerEntry, Created, Usage};
 
 use crate::accept::{self, Chosen};
 use crate::authorise::Operation;
 use crate::call::{Call, check_names};
 use crate::config::POLICY;
 use crate::headers::{X_TIMESTAMP, number, value};
+use crate::listing;
 use crate::metadata::{self, ACCOUNT};
 use crate::path::Place;
+use crate::render::{self, ContainerLine};
 use crate::respond::{Refusal, done};
 use crate::service::{methods, not_allowed};
-use crate::{listing, render};
 
 impl Call<'_> {
     pub(crate) async fn account(&mut self, method: &Method) -> Result<Response, Refusal> {
@@ -36,12 +37,18 @@ impl Call<'_> {
         let mut response = if *method == Method::HEAD {
             listing_answer(String::new(), chosen)
         } else {
+            let policies = namespace.policies();
+            let line = |entry: ContainerEntry| ContainerLine {
+                policy: policies.name(entry.policy),
+                entry,
+            };
             let entries = namespace.list_containers(path.account, &query).await?;
+            let entries: Vec<_> = entries.into_iter().map(|one| one.map(line)).collect();
             let text = render::listing(path.account, &entries, chosen.format);
             listing_answer(text, chosen)
         };
         let headers = response.headers_mut();
-        show_usage(&usage, headers);
+        show_usage(&usage, namespace.policies().list.len() == 1, headers);
         if let Some(account) = account.as_deref() {
             let Account {
                 created, metadata, ..
@@ -97,7 +104,8 @@ impl Call<'_> {
     }
 }
 
-fn show_usage(usage: &Usage, to: &mut HeaderMap) {
+/// What containers of one policy hold is known only if there is one.
+fn show_usage(usage: &Usage, is_of_one_policy: bool, to: &mut HeaderMap) {
     let policy = POLICY.to_ascii_lowercase();
     for (what, count) in [
         ("container-count", usage.containers),
@@ -106,7 +114,8 @@ fn show_usage(usage: &Usage, to: &mut HeaderMap) {
     ] {
         let all = format!("x-account-{what}");
         let of_policy = format!("x-account-storage-policy-{policy}-{what}");
-        for name in [all, of_policy] {
+        for name in [Some(all), is_of_one_policy.then_some(of_policy)] {
+            let Some(name) = name else { continue };
             let name = HeaderName::try_from(name).expect("a policy's name is a word");
             to.insert(name, number(count));
         }

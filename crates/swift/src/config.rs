@@ -31,7 +31,7 @@ impl Default for Config {
     }
 }
 
-/// The one policy's name, until there are more.
+/// The name of the policy that every cluster has; quotas can be set for it.
 pub(crate) const POLICY: &str = "default";
 
 // The limits of `/info`. All but the first are Swift's own defaults, on which clients rely.

@@ -1,14 +1,13 @@
 //! Requests to a container.
 
 use gateway::Response;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use namespace::{Container, Created, Held};
+use http::{HeaderMap, Method, StatusCode, header};
+use namespace::{Container, Created, Held, Policies, PolicyChoice};
 
 use crate::accept;
 use crate::account::listing_answer;
 use crate::authorise::Operation;
 use crate::call::{Call, check_names};
-use crate::config::POLICY;
 use crate::headers::{X_STORAGE_POLICY, X_TIMESTAMP, number, value};
 use crate::metadata::{self, CONTAINER};
 use crate::respond::{Refusal, done};
@@ -44,6 +43,8 @@ impl Call<'_> {
         };
         let headers = response.headers_mut();
         show(&container, held, headers);
+        let policy = self.swift.namespace.policies().name(container.policy);
+        headers.insert(X_STORAGE_POLICY.clone(), value(policy));
         metadata::show(&container.metadata, standing, headers);
         Ok(response)
     }
@@ -52,12 +53,13 @@ impl Call<'_> {
         let operation = Operation::WriteContainer;
         let standing = self.authorise(operation, &self.path, None).await?;
         check_names(&self.path)?;
-        check_policy(&self.request.headers)?;
+        let policies = self.swift.namespace.policies();
+        let policy = policy_choice(&policies, &self.request.headers)?;
         let change = metadata::container_change(&self.request.headers, standing)?;
         let name = self.path.container().unwrap_or_default();
         let namespace = &self.swift.namespace;
         let account = self.path.account;
-        let created = namespace.put_container(account, name, change, CONTAINER.limits());
+        let created = namespace.put_container(account, name, change, CONTAINER.limits(), policy);
         Ok(done(match created.await? {
             Created::New => StatusCode::CREATED,
             Created::Existed => StatusCode::ACCEPTED,
@@ -93,21 +95,26 @@ fn show(container: &Container, held: Held, to: &mut HeaderMap) {
     for (name, count) in names {
         to.insert(name, number(count));
     }
-    to.insert(X_STORAGE_POLICY.clone(), HeaderValue::from_static(POLICY));
     to.insert(X_TIMESTAMP.clone(), value(container.created.to_string()));
     let modified = gateway::date::header(container.modified.secs_ceil());
     to.insert(header::LAST_MODIFIED, modified);
 }
 
-/// A container is born with a policy and keeps it; there is one so far.
-fn check_policy(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(given) = headers.get(&X_STORAGE_POLICY) else {
-        return Ok(());
+/// A container is born with a policy and keeps it.
+fn policy_choice(policies: &Policies, headers: &HeaderMap) -> Result<PolicyChoice, Refusal> {
+    let given = headers.get(&X_STORAGE_POLICY);
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return Ok(PolicyChoice {
+            place: policies.default,
+            is_demanded: false,
+        });
     };
-    let known = given.as_bytes().eq_ignore_ascii_case(POLICY.as_bytes());
-    if known || given.is_empty() {
-        return Ok(());
-    }
     let given = String::from_utf8_lossy(given.as_bytes());
-    Err(Refusal::bad(format!("Invalid X-Storage-Policy '{given}'")))
+    match policies.find(&given) {
+        Some(place) => Ok(PolicyChoice {
+            place,
+            is_demanded: true,
+        }),
+        None => Err(Refusal::bad(format!("Invalid X-Storage-Policy '{given}'"))),
+    }
 }

@@ -1,15 +1,23 @@
 //! `/info`: what this server can do, and its limits.
 
+use namespace::Policies;
 use serde_json::json;
 
 use crate::config::{
     ACCOUNT_NAME_BYTES_MAX, CONTAINER_NAME_BYTES_MAX, Config, HEADER_BYTES_MAX,
     LISTING_ENTRIES_MAX, META_BYTES_MAX, META_COUNT_MAX, META_NAME_BYTES_MAX, META_VALUE_BYTES_MAX,
-    OBJECT_BYTES_MAX, OBJECT_NAME_BYTES_MAX, POLICY,
+    OBJECT_BYTES_MAX, OBJECT_NAME_BYTES_MAX,
 };
 
-/// The whole answer; it changes only with the configuration.
-pub(crate) fn render(config: &Config) -> String {
+/// The whole answer; it changes only with the configuration and with the policies.
+pub(crate) fn render(config: &Config, policies: &Policies) -> String {
+    let policies = policies.list.iter().enumerate().map(|(place, named)| {
+        let mut policy = json!({"name": named.name, "aliases": named.name});
+        if place == usize::from(policies.default) {
+            policy["default"] = json!(true);
+        }
+        policy
+    });
     let swift = json!({
         "version": concat!("martlet ", env!("CARGO_PKG_VERSION")),
         "strict_cors_mode": true,
@@ -28,7 +36,7 @@ pub(crate) fn render(config: &Config) -> String {
         "container_listing_limit": LISTING_ENTRIES_MAX,
         "account_listing_limit": LISTING_ENTRIES_MAX,
         "extra_header_count": 0,
-        "policies": [{"name": POLICY, "aliases": POLICY, "default": true}],
+        "policies": policies.collect::<Vec<_>>(),
     });
     json!({
         "swift": swift,

@@ -6,7 +6,6 @@ use gateway::date;
 use namespace::{ContainerEntry, Entry, ObjectEntry};
 
 use crate::accept::Format;
-use crate::config::POLICY;
 use crate::json;
 
 /// A row of a listing. The three ways to show it.
@@ -121,17 +120,24 @@ impl Row for ObjectEntry {
     }
 }
 
-impl Row for ContainerEntry {
+/// A container of an account's listing, and the name of its policy.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerLine {
+    pub(crate) entry: ContainerEntry,
+    pub(crate) policy: String,
+}
+
+impl Row for ContainerLine {
     const XML_ROOT: &'static str = "account";
     const XML_SEPARATOR: &'static str = "\n";
 
     fn name(&self) -> &str {
-        &self.name
+        &self.entry.name
     }
 
     fn json(&self, out: &mut String) {
-        let (count, bytes) = (self.objects, self.bytes);
-        let modified = date::iso(self.modified);
+        let (count, bytes) = (self.entry.objects, self.entry.bytes);
+        let modified = date::iso(self.entry.modified);
         write(
             out,
             format_args!("{{\"bytes\": {bytes}, \"count\": {count}, "),
@@ -140,22 +146,22 @@ impl Row for ContainerEntry {
             out,
             format_args!("\"last_modified\": \"{modified}\", \"name\": "),
         );
-        json::string(out, &self.name);
+        json::string(out, &self.entry.name);
         out.push_str(", \"storage_policy\": ");
-        json::string(out, POLICY);
+        json::string(out, &self.policy);
         out.push('}');
     }
 
     fn xml(&self, out: &mut String) {
         out.push_str("<container>");
-        element(out, "name", &self.name);
-        let (count, bytes) = (self.objects, self.bytes);
+        element(out, "name", &self.entry.name);
+        let (count, bytes) = (self.entry.objects, self.entry.bytes);
         write(
             out,
             format_args!("<count>{count}</count><bytes>{bytes}</bytes>"),
         );
-        element(out, "last_modified", &date::iso(self.modified));
-        element(out, "storage_policy", POLICY);
+        element(out, "last_modified", &date::iso(self.entry.modified));
+        element(out, "storage_policy", &self.policy);
         out.push_str("</container>");
     }
 }
@@ -217,12 +223,17 @@ mod tests {
         })
     }
 
-    fn container(name: &str) -> Entry<ContainerEntry> {
-        Entry::Row(ContainerEntry {
+    fn container(name: &str) -> Entry<ContainerLine> {
+        let entry = ContainerEntry {
             name: name.to_owned(),
             objects: 2,
             bytes: 7,
             modified: Timestamp::from_ticks(179_518_958_965_132),
+            policy: 1,
+        };
+        Entry::Row(ContainerLine {
+            entry,
+            policy: "default".to_owned(),
         })
     }
 

@@ -54,7 +54,7 @@ impl From<namespace::Error> for Refusal {
         use namespace::Error;
         match error {
             Error::NotFound(_) => Self::new(StatusCode::NOT_FOUND),
-            Error::NotEmpty => Self::new(StatusCode::CONFLICT),
+            Error::NotEmpty | Error::OtherPolicy => Self::new(StatusCode::CONFLICT),
             Error::Precondition => Self::new(StatusCode::PRECONDITION_FAILED),
             Error::Limit(text) => Self::bad(text),
             Error::QuotaExceeded => {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use bytes::Bytes;
 use gateway::query::Query;
 use gateway::{Body, Request, Response, Service, percent};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -24,7 +23,6 @@ pub struct Swift {
     pub(crate) env: Env,
     pub(crate) config: Config,
     pub(crate) tokens: Tokens,
-    info: Bytes,
 }
 
 impl Swift {
@@ -40,7 +38,6 @@ impl Swift {
         let secret = namespace.users().secret("swift tokens").await?;
         let tokens = Tokens::new(&secret, config.token_lifetime_s, config.tokens_cached_max);
         Ok(Self {
-            info: info::render(&config).into(),
             namespace,
             env,
             config,
@@ -55,7 +52,10 @@ impl Swift {
 
     fn info(&self, request: &Request) -> Response {
         let mut response = match request.method {
-            Method::GET | Method::HEAD => Response::new(Body::from(self.info.clone())),
+            Method::GET | Method::HEAD => {
+                let policies = self.namespace.policies();
+                Response::new(Body::from(info::render(&self.config, &policies)))
+            }
             Method::OPTIONS => allowed("GET, HEAD, OPTIONS"),
             _ => return not_allowed("GET, HEAD, OPTIONS"),
         };

@@ -1,6 +1,6 @@
 //! What was saved comes back, and what cannot come back is said.
 
-use e2e::backup;
+use e2e::backup::{self, Index};
 use e2e::binary::{Build, martlet};
 use fastrand::Rng;
 
@@ -29,4 +29,19 @@ fn a_server_killed_while_it_is_saved_loses_nothing_and_leaves_no_half_backup() {
     let rounds = 6;
     let whole = backup::killed(&binary, rounds, &mut random()).expect("nothing is lost");
     eprintln!("{whole} of {rounds} backups were whole");
+}
+
+#[test]
+fn large_bodies_are_rebuilt_from_their_records_alone() {
+    let binary = martlet(Build::Plain).expect("it builds");
+    for index in [Index::Kept, Index::Lost] {
+        let there = backup::rebuilt(&binary, index, &mut random()).expect("all comes back");
+        eprintln!("{there} bodies with the index {index:?}");
+    }
+}
+
+#[test]
+fn a_backup_in_another_store_is_as_good_as_one_in_a_directory() {
+    let binary = martlet(Build::Plain).expect("it builds");
+    backup::to_a_store(&binary, &mut random()).expect("all comes back");
 }

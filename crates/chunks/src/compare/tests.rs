@@ -1,14 +1,12 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, Version};
 use bytes::Bytes;
-use device::Owner;
 use map::{Current, Fill, Map, Member, State};
 
 use super::*;
-use crate::testing::MemoryDevice;
-use crate::{Config, Storage, here};
+use crate::testing::{MemoryDevice, label};
+use crate::{Config, Label, Storage, here};
 
 const GROUP: GroupId = GroupId(0);
 const IDS: [DeviceId; 3] = [DeviceId(1), DeviceId(2), DeviceId(3)];
@@ -22,7 +20,11 @@ fn fixture(count: u64) -> ([Arc<MemoryDevice>; 3], Current, Chunks) {
     let mut map = Map::default().with_devices(IDS);
     let fills = [Fill::Full, Fill::Full, Fill::Filling { since: map.epoch }];
     let members = IDS.into_iter().zip(fills);
-    let members = members.map(|(device, fill)| Member { device, fill });
+    let members = members.map(|(device, fill)| Member {
+        device,
+        index: 0,
+        fill,
+    });
     map.groups.get_mut(&GROUP).unwrap().members = members.collect();
     let map = Current::new(map);
     let storages = devices.iter().map(|one| one.clone() as Arc<dyn Storage>);
@@ -34,15 +36,9 @@ fn id(number: u64) -> ChunkId {
     ChunkId::new(GROUP, 1, number)
 }
 
-fn chunk() -> (Owner, Bytes) {
-    let owner = Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: "o".into(),
-        version: Version(100_000),
-    };
-    (owner, Bytes::from_static(b"body"))
+fn chunk() -> (Label, Bytes) {
+    let label = label("o");
+    (label, Bytes::from_static(b"body"))
 }
 
 async fn all(chunks: &Chunks) -> (Vec<Missing>, usize) {

@@ -1,21 +1,10 @@
-use base::{ContainerId, Version};
 use futures_util::poll;
 use map::Map;
 
 use super::*;
-use crate::testing::MemoryDevice;
+use crate::testing::{MemoryDevice, label};
 
 const GROUP: GroupId = GroupId(0);
-
-fn owner() -> Owner {
-    Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: "o".into(),
-        version: Version(100_000),
-    }
-}
 
 fn fence() -> Arc<Fence> {
     let map = Map::default().with_devices([DeviceId(1)]);
@@ -32,7 +21,7 @@ async fn a_write_passes_only_with_an_epoch_that_is_not_older() {
         number += 1;
         let id = ChunkId::new(GROUP, 1, number);
         let payload = [Bytes::from_static(b"x")];
-        device.write(Epoch(epoch), id, &owner(), &payload).await
+        device.write(Epoch(epoch), id, &label("o"), &payload).await
     };
     let closed = write(1).await.unwrap_err();
     assert!(matches!(closed, StorageError::Unavailable(_)), "{closed}");
@@ -65,11 +54,11 @@ async fn a_disk_that_hangs_ties_up_bounded_memory() {
     let memory = Arc::new(MemoryDevice::new(DeviceId(1)));
     memory.hang_writes();
     let device = Fenced::new(memory, fence.clone());
-    let (owner, payload) = (owner(), [Bytes::from(vec![0; device::CHUNK_BYTES_MAX])]);
+    let (label, payload) = (label("o"), [Bytes::from(vec![0; device::CHUNK_BYTES_MAX])]);
     let given_up = WRITING_BYTES_MAX / device::CHUNK_BYTES_MAX;
     for number in 0..u64::try_from(given_up).unwrap() + 3 {
         let id = ChunkId::new(GROUP, 1, number);
-        let mut write = device.write(Epoch(1), id, &owner, &payload);
+        let mut write = device.write(Epoch(1), id, &label, &payload);
         assert!(poll!(&mut write).is_pending());
     }
     assert_eq!(fence.gates.lock()[&GROUP].writing[&Epoch(1)], given_up);
@@ -97,11 +86,11 @@ async fn a_write_whose_caller_is_gone_still_holds_its_pass() {
     let fence = fence();
     fence.open();
     let device = Fenced::new(Arc::new(MemoryDevice::new(DeviceId(1))), fence.clone());
-    let owner = owner();
+    let label = label("o");
     {
         let payload = [Bytes::from_static(b"x")];
         let id = ChunkId::new(GROUP, 1, 1);
-        let mut write = device.write(Epoch(1), id, &owner, &payload);
+        let mut write = device.write(Epoch(1), id, &label, &payload);
         assert!(poll!(&mut write).is_pending());
     }
     let mut raise = std::pin::pin!(fence.raise(GROUP, Epoch(2)));
@@ -117,12 +106,12 @@ async fn a_device_that_keeps_a_write_hangs_until_it_ends() {
     let device = Fenced::new(memory.clone(), fence);
     memory.hang_writes();
     for number in 0..2 {
-        let (id, owner, payload) = (
+        let (id, label, payload) = (
             ChunkId::new(GROUP, 1, number),
-            owner(),
+            label("o"),
             [Bytes::from_static(b"x")],
         );
-        let write = device.write(Epoch(1), id, &owner, &payload);
+        let write = device.write(Epoch(1), id, &label, &payload);
         // The caller goes, the write stays.
         let gone = tokio::time::timeout(TRY_TIME_MAX * 3 / 4, write);
         assert!(gone.await.is_err());

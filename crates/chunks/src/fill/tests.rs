@@ -1,12 +1,10 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, Version};
-use device::Owner;
 use map::{Current, Map, Member};
 
 use super::*;
-use crate::testing::MemoryDevice;
+use crate::testing::{MemoryDevice, label};
 use crate::{Config, Storage, here};
 
 const GROUP: GroupId = GroupId(0);
@@ -28,7 +26,11 @@ impl Fixture {
         let fills = [Fill::Full, Fill::Full, Fill::Filling { since }];
         let members = IDS.into_iter().zip(fills);
         group.members = members
-            .map(|(device, fill)| Member { device, fill })
+            .map(|(device, fill)| Member {
+                device,
+                index: 0,
+                fill,
+            })
             .collect();
         for number in 0..count {
             for device in &devices[..2] {
@@ -60,17 +62,11 @@ fn id(number: u64) -> ChunkId {
     ChunkId::new(GROUP, 1, number)
 }
 
-fn chunk(number: u64) -> (Owner, Bytes) {
-    let owner = Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: format!("o{number}"),
-        version: Version(100_000),
-    };
+fn chunk(number: u64) -> (Label, Bytes) {
+    let label = label(&format!("o{number}"));
     // Some are longer than one read.
     let bytes = if number % 1000 == 7 { 3 << 20 } else { 10 };
-    (owner, vec![number.to_le_bytes()[0]; bytes].into())
+    (label, vec![number.to_le_bytes()[0]; bytes].into())
 }
 
 #[tokio::test]

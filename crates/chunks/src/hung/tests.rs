@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use base::{ChunkId, ContainerId, Timestamp, Version};
+use base::{ChunkId, Timestamp};
 use bytes::Bytes;
 use device::{Device, Identity};
 use map::{Current, Map};
@@ -10,18 +10,8 @@ use testkit::{Call as DiskCall, SimDisk};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::testing::MemoryDevice;
-use crate::{Chunk, Chunks, Config, Error, Owner, Span, Storage, here};
-
-fn owner() -> Owner {
-    Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: "o".into(),
-        version: Version(100_000),
-    }
-}
+use crate::testing::{MemoryDevice, label};
+use crate::{Chunk, Chunks, Config, Error, Span, Storage, here};
 
 struct World {
     disk: SimDisk,
@@ -79,7 +69,7 @@ impl World {
 
     /// Uploads a chunk whose memory is of the budget.
     fn upload(&self) -> JoinHandle<Result<Chunk, Error>> {
-        let mut writer = self.chunks.writer(owner());
+        let mut writer = self.chunks.writer(label("o").owner, Map::POLICY);
         let mut piece = self.chunks.pool().try_take().unwrap();
         piece.fill(b"all of it");
         tokio::spawn(async move {
@@ -90,6 +80,10 @@ impl World {
 
     fn read(&self, chunk: ChunkId) -> JoinHandle<Result<Bytes, Error>> {
         let mut reader = self.chunks.reader();
+        let chunk = Chunk {
+            id: chunk,
+            bytes: 9,
+        };
         reader.push(Span { chunk, range: 0..9 });
         tokio::spawn(async move { reader.next().await.expect("a span was pushed") })
     }
@@ -223,7 +217,7 @@ async fn a_delete_that_hangs_is_left_for_later_and_those_of_other_groups_are_not
     let env = base::env::Env::real();
     let chunks = Chunks::new(env, Current::new(map), here(storages), &Config::default());
     for (device, id) in devices.iter().zip([first, second]) {
-        device.set(id, Some((owner(), Bytes::from_static(b"body"))));
+        device.set(id, Some((label("o"), Bytes::from_static(b"body"))));
     }
     devices[0].hang_writes();
     let failed = chunks.delete(&[first, second]).await;

@@ -1,14 +1,12 @@
 use std::sync::Arc;
 
 use base::env::Env;
-use base::{ContainerId, Version};
 use bytes::Bytes;
-use device::Owner;
 use map::{Current, Member, Policy, State};
 
 use super::*;
-use crate::testing::MemoryDevice;
-use crate::{Config, Storage, here};
+use crate::testing::{MemoryDevice, label};
+use crate::{Config, Label, Storage, here};
 
 const GROUP: GroupId = GroupId(0);
 const IDS: [DeviceId; 3] = [DeviceId(1), DeviceId(2), DeviceId(3)];
@@ -70,6 +68,7 @@ impl Fixture {
 fn members(devices: &[DeviceId]) -> Vec<Member> {
     let full = |device: &DeviceId| Member {
         device: *device,
+        index: 0,
         fill: Fill::Full,
     };
     devices.iter().map(full).collect()
@@ -79,15 +78,9 @@ fn id(number: u64) -> ChunkId {
     ChunkId::new(GROUP, 1, number)
 }
 
-fn chunk() -> (Owner, Bytes) {
-    let owner = Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: "o".into(),
-        version: Version(100_000),
-    };
-    (owner, Bytes::from_static(b"body"))
+fn chunk() -> (Label, Bytes) {
+    let label = label("o");
+    (label, Bytes::from_static(b"body"))
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,10 @@
 use base::env::Env;
-use base::{ContainerId, DeviceId, GroupId, Version};
+use base::{DeviceId, GroupId};
 use map::{Current, Map};
 
 use super::*;
-use crate::testing::MemoryDevice;
-use crate::{Config, Owner, Storage, here};
+use crate::testing::{MemoryDevice, label};
+use crate::{Config, Storage, here};
 
 const FRAME: u32 = 128 * 1024;
 
@@ -34,14 +34,8 @@ impl Fixture {
             },
         );
         let chunk = ChunkId::new(GroupId(0), 1, 1);
-        let owner = Owner {
-            account: "a".into(),
-            container: "c".into(),
-            container_id: ContainerId(1),
-            object: "o".into(),
-            version: Version(100_000),
-        };
-        device.set(chunk, Some((owner, body(len))));
+        let label = label("o");
+        device.set(chunk, Some((label, body(len))));
         let body = body(len);
         Self {
             chunks,
@@ -58,10 +52,17 @@ impl Fixture {
     fn reader(&self, ranges: &[Range<u32>]) -> Reader {
         let mut reader = self.chunks.reader();
         for range in ranges {
-            let (chunk, range) = (self.chunk, range.clone());
-            reader.push(Span { chunk, range });
+            reader.push(span(self.chunk, range.clone()));
         }
         reader
+    }
+}
+
+fn span(id: ChunkId, range: Range<u32>) -> Span {
+    let bytes = range.end;
+    Span {
+        chunk: Chunk { id, bytes },
+        range,
     }
 }
 
@@ -141,14 +142,15 @@ fn threefold(here_is: u128) -> (Chunks, [Arc<MemoryDevice>; 3], Span) {
     let mut map = Map::default().with_devices(ids);
     let members = ids.map(|device| map::Member {
         device,
+        index: 0,
         fill: map::Fill::Full,
     });
     map.groups.get_mut(&GroupId(0)).unwrap().members = members.into();
     let fixture = Fixture::new(100);
-    let (_, owner, _) = fixture.device.chunks().remove(0);
+    let (_, label, _) = fixture.device.chunks().remove(0);
     let devices = ids.map(|id| Arc::new(MemoryDevice::new(id)));
     for device in &devices {
-        device.set(fixture.chunk, Some((owner.clone(), body(100))));
+        device.set(fixture.chunk, Some((label.clone(), body(100))));
     }
     struct Cluster(crate::Here, DeviceId);
     impl crate::Devices for Cluster {
@@ -172,10 +174,7 @@ fn threefold(here_is: u128) -> (Chunks, [Arc<MemoryDevice>; 3], Span) {
             ..Config::default()
         },
     );
-    let span = Span {
-        chunk: fixture.chunk,
-        range: 0..100,
-    };
+    let span = span(fixture.chunk, 0..100);
     (chunks, devices, span)
 }
 

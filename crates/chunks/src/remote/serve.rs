@@ -57,13 +57,15 @@ impl Server {
             Call::Write {
                 epoch,
                 id,
-                owner,
+                label,
                 payload,
             } => {
-                device.write(epoch, id, &owner, &payload).await?;
+                device.write(epoch, id, &label, &payload).await?;
                 Vec::new()
             }
-            Call::Read { id, range } => wire::encode_payload(device.read(id, range).await?),
+            Call::Read { id, index, range } => {
+                wire::encode_payload(device.read(id, index, range).await?)
+            }
             Call::Delete { ids } => {
                 device.delete(&ids).await?;
                 Vec::new()

@@ -10,19 +10,22 @@ use std::ops::Range;
 use base::checksum::crc32c_of;
 use base::{ChunkId, DeviceId, GroupId};
 use bytes::Bytes;
-use device::{CHUNK_BYTES_MAX, OWNER_BYTES_MAX, Owner, READ_BYTES_MAX};
+use device::{CHUNK_BYTES_MAX, Label, OWNER_BYTES_MAX, READ_BYTES_MAX};
 use map::Epoch;
 
 use crate::{Description, LIST_MAX, StorageError};
 
 /// The first byte of a call; its answer is of the same version.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Half a MiB of ids: the small lane takes one.
 pub(super) const DELETE_MAX: usize = 32 * 1024;
 
-/// Three names, three lengths, two numbers.
-const OWNER_ENCODED_MAX: usize = OWNER_BYTES_MAX + 64;
+/// Three names with their lengths, and numbers.
+const LABEL_BYTES_MAX: usize = OWNER_BYTES_MAX + 96;
+
+/// The index of a fragment that stands for a whole chunk.
+const WHOLE: u8 = u8::MAX;
 
 /// Of a refusal's text, what is kept.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -33,11 +36,12 @@ pub(super) enum Call<'a> {
     Write {
         epoch: Epoch,
         id: ChunkId,
-        owner: Cow<'a, Owner>,
+        label: Cow<'a, Label>,
         payload: Cow<'a, [Bytes]>,
     },
     Read {
         id: ChunkId,
+        index: Option<u8>,
         range: Range<u32>,
     },
     Delete {
@@ -65,7 +69,7 @@ impl fmt::Display for Malformed {
 impl Malformed {
     const SHORT: Self = Self(Cow::Borrowed("too short"));
     const LONG: Self = Self(Cow::Borrowed("too long"));
-    const OWNER: Self = Self(Cow::Borrowed("no owner"));
+    const LABEL: Self = Self(Cow::Borrowed("no label"));
     const BOUNDS: Self = Self(Cow::Borrowed("out of bounds"));
     const CHECKSUM: Self = Self(Cow::Borrowed("a payload that was damaged on its way"));
 }
@@ -85,22 +89,23 @@ pub(super) fn encode(device: DeviceId, call: &Call<'_>) -> Vec<Bytes> {
         Call::Write {
             epoch,
             id,
-            owner,
+            label,
             payload,
         } => {
             head.extend(epoch.0.to_le_bytes());
             head.extend(id.0.to_le_bytes());
             head.extend(checksum(payload).to_le_bytes());
-            let owner = postcard::to_stdvec(&**owner).expect("an owner is names and numbers");
-            let bytes = u16::try_from(owner.len()).expect("a device takes no longer names");
+            let label = postcard::to_stdvec(&**label).expect("a label is names and numbers");
+            let bytes = u16::try_from(label.len()).expect("a device takes no longer names");
             head.extend(bytes.to_le_bytes());
-            head.extend(owner);
+            head.extend(label);
             let mut body = vec![head.into()];
             body.extend(payload.iter().cloned());
             return body;
         }
-        Call::Read { id, range } => {
+        Call::Read { id, index, range } => {
             head.extend(id.0.to_le_bytes());
+            head.push(index.unwrap_or(WHOLE));
             head.extend(range.start.to_le_bytes());
             head.extend(range.end.to_le_bytes());
         }
@@ -126,6 +131,7 @@ pub(super) fn decode(body: Bytes) -> Result<(DeviceId, Call<'static>), Malformed
         1 => decode_write(&mut fields)?,
         2 => Call::Read {
             id: fields.chunk_id()?,
+            index: fields.index()?,
             range: fields.range()?,
         },
         3 => Call::Delete {
@@ -148,8 +154,8 @@ fn decode_write(fields: &mut Fields) -> Result<Call<'static>, Malformed> {
     let epoch = Epoch(u64::from_le_bytes(fields.take()?));
     let id = fields.chunk_id()?;
     let sum = fields.take()?;
-    let owner_bytes = usize::from(u16::from_le_bytes(fields.take()?));
-    let owner = decode_owner(&fields.slice(owner_bytes)?)?;
+    let label_bytes = usize::from(u16::from_le_bytes(fields.take()?));
+    let label = decode_label(&fields.slice(label_bytes)?)?;
     let payload = fields.rest();
     if payload.is_empty() || payload.len() > CHUNK_BYTES_MAX {
         return Err(Malformed::BOUNDS);
@@ -157,25 +163,26 @@ fn decode_write(fields: &mut Fields) -> Result<Call<'static>, Malformed> {
     Ok(Call::Write {
         epoch,
         id,
-        owner: Cow::Owned(owner),
+        label: Cow::Owned(label),
         payload: vec![verified(payload, sum)?].into(),
     })
 }
 
-fn decode_owner(bytes: &[u8]) -> Result<Owner, Malformed> {
-    if bytes.len() > OWNER_ENCODED_MAX {
-        return Err(Malformed::OWNER);
+fn decode_label(bytes: &[u8]) -> Result<Label, Malformed> {
+    if bytes.len() > LABEL_BYTES_MAX {
+        return Err(Malformed::LABEL);
     }
-    match postcard::take_from_bytes::<Owner>(bytes) {
-        Ok((owner, [])) => {
+    match postcard::take_from_bytes::<Label>(bytes) {
+        Ok((label, [])) => {
+            let owner = &label.owner;
             let names = [&owner.account, &owner.container, &owner.object];
             let bytes: usize = names.into_iter().map(String::len).sum();
             match bytes <= OWNER_BYTES_MAX {
-                true => Ok(owner),
-                false => Err(Malformed::OWNER),
+                true => Ok(label),
+                false => Err(Malformed::LABEL),
             }
         }
-        Ok(_) | Err(_) => Err(Malformed::OWNER),
+        Ok(_) | Err(_) => Err(Malformed::LABEL),
     }
 }
 
@@ -232,7 +239,7 @@ pub(super) fn decode_list(
 
 pub(super) fn encode_description(description: &Description) -> Vec<Bytes> {
     let mut bytes = description.bytes.to_le_bytes().to_vec();
-    bytes.extend(postcard::to_stdvec(&description.owner).expect("an owner is names and numbers"));
+    bytes.extend(postcard::to_stdvec(&description.label).expect("a label is names and numbers"));
     vec![bytes.into()]
 }
 
@@ -241,7 +248,7 @@ pub(super) fn decode_description(answer: &Bytes) -> Result<Description, Malforme
     let bytes = u32::from_le_bytes(fields.take()?);
     match usize::try_from(bytes) {
         Ok(1..=CHUNK_BYTES_MAX) => Ok(Description {
-            owner: decode_owner(&fields.rest())?,
+            label: decode_label(&fields.rest())?,
             bytes,
         }),
         Ok(_) | Err(_) => Err(Malformed::BOUNDS),
@@ -299,6 +306,11 @@ impl Fields {
         }
         let ids = ids.iter().map(|id| ChunkId(u128::from_le_bytes(*id)));
         Ok(ids.collect())
+    }
+
+    fn index(&mut self) -> Result<Option<u8>, Malformed> {
+        let [index] = self.take()?;
+        Ok((index != WHOLE).then_some(index))
     }
 
     /// A range that a device may be asked for.

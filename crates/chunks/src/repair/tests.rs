@@ -1,14 +1,13 @@
 use std::sync::Arc;
 
+use base::GroupId;
 use base::env::Env;
-use base::{ContainerId, GroupId, Version};
 use bytes::Bytes;
-use device::Owner;
 use map::{Current, Fill, Map, Member};
 
 use super::*;
-use crate::testing::MemoryDevice;
-use crate::{Config, Span, Storage, here};
+use crate::testing::{MemoryDevice, label};
+use crate::{Chunk, Config, Span, Storage, here};
 
 const IDS: [DeviceId; 3] = [DeviceId(1), DeviceId(2), DeviceId(3)];
 
@@ -24,19 +23,14 @@ impl Fixture {
         let mut map = Map::default().with_devices(IDS);
         let members = IDS.map(|device| Member {
             device,
+            index: 0,
             fill: Fill::Full,
         });
         map.groups.get_mut(&GroupId(0)).unwrap().members = members.into();
-        let owner = Owner {
-            account: "a".into(),
-            container: "c".into(),
-            container_id: ContainerId(1),
-            object: "o".into(),
-            version: Version(100_000),
-        };
+        let label = label("o");
         for number in 0..count {
             for device in &devices {
-                let chunk = (owner.clone(), Bytes::from(vec![7; 3_000_000]));
+                let chunk = (label.clone(), Bytes::from(vec![7; 3_000_000]));
                 device.set(id(number), Some(chunk));
             }
         }
@@ -49,7 +43,10 @@ impl Fixture {
     async fn read(&self, number: u64) {
         let mut reader = self.chunks.reader();
         reader.push(Span {
-            chunk: id(number),
+            chunk: Chunk {
+                id: id(number),
+                bytes: 3_000_000,
+            },
             range: 0..3_000_000,
         });
         while let Some(piece) = reader.next().await {
@@ -59,7 +56,8 @@ impl Fixture {
 
     /// The device that is asked first.
     async fn first(&self, number: u64) -> &MemoryDevice {
-        let first = self.chunks.sources(id(number)).await.unwrap()[0];
+        let group = self.chunks.group(id(number).group()).await.unwrap();
+        let first = self.chunks.sources(&group, id(number))[0];
         let mut devices = self.devices.iter();
         devices.find(|device| device.id() == first).unwrap()
     }
@@ -87,7 +85,11 @@ async fn a_bad_or_missing_copy_is_replaced_after_a_read() {
     assert_eq!(fixture.counts(), (2, 2));
     for device in &fixture.devices {
         for number in [0, 1] {
-            fixture.chunks.fetch(device.id(), id(number)).await.unwrap();
+            fixture
+                .chunks
+                .fetch(device.id(), id(number), None)
+                .await
+                .unwrap();
         }
     }
     fixture.read(0).await;
@@ -146,7 +148,7 @@ async fn a_device_that_hangs_does_not_keep_the_others_copies_bad() {
     fixture.chunks.repair(id(1), IDS[1], &missing);
     fixture.chunks.settle_repairs().await;
     assert_eq!(fixture.counts(), (2, 1));
-    fixture.chunks.fetch(IDS[1], id(1)).await.unwrap();
+    fixture.chunks.fetch(IDS[1], id(1), None).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
+use base::DeviceId;
 use base::env::Env;
-use base::{ContainerId, DeviceId, Version};
 use map::Current;
 
 use super::*;
-use crate::testing::MemoryDevice;
+use crate::testing::{MemoryDevice, label};
 use crate::{Config, PIECE_BYTES, Storage, here};
 
 struct Fixture {
@@ -28,13 +28,7 @@ impl Fixture {
     }
 
     fn writer(&self) -> Writer {
-        self.chunks.writer(Owner {
-            account: "a".into(),
-            container: "c".into(),
-            container_id: ContainerId(1),
-            object: "o".into(),
-            version: Version(100_000),
-        })
+        self.chunks.writer(label("o").owner, Map::POLICY)
     }
 
     fn stored(&self) -> usize {
@@ -140,6 +134,7 @@ async fn what_cannot_be_discarded_is_counted() {
     for _ in 0..32 {
         writer.push(piece(1, PIECE_BYTES)).await.unwrap();
     }
+    writer.cut().await.unwrap();
     drop(writer);
     fixture.chunks.settle().await;
     let metrics = fixture.chunks.metrics();
@@ -178,6 +173,7 @@ fn threefold() -> Fixture {
     let mut newer = (*map.get()).clone();
     newer.epoch = newer.epoch.next();
     let members = fixture.devices.iter().map(|device| map::Member {
+        index: 0,
         device: device.id(),
         fill: map::Fill::Full,
     });

@@ -420,7 +420,11 @@ fn a_report_is_of_the_map_that_was_there_before_the_proof() {
 fn filling_members_of_this_node_are_filled_and_reported() {
     let since = Epoch(5);
     let mut map = map(5, &[A], &[]);
-    let member = |device, fill| Member { device, fill };
+    let member = |device, fill| Member {
+        device,
+        index: 0,
+        fill,
+    };
     for group in 0..4 {
         let group_of = map::Group {
             members: vec![
@@ -428,7 +432,7 @@ fn filling_members_of_this_node_are_filled_and_reported() {
                 member(A, Fill::Filling { since }),
                 member(C, Fill::Filling { since }),
             ],
-            ..map::Group::new(since, &[], false)
+            ..map::Group::new(Map::POLICY, since, &[], false)
         };
         map.groups.insert(GroupId(group), group_of);
     }

@@ -220,10 +220,14 @@ impl Remove {
             one.devices().any(is_here)
         });
         // Nothing left to ask, or too few to agree.
-        let only = count(&|group| group.full().all(is_here), &|one| {
-            let left = one.voters.iter().filter(|id| !is_here(**id)).count();
-            left <= one.voters.len() / 2
-        });
+        let is_elsewhere = |id| !is_here(id);
+        let only = count(
+            &|group| group.copies_to_spare(is_elsewhere).is_none(),
+            &|one| {
+                let left = one.voters.iter().filter(|id| !is_here(**id)).count();
+                left <= one.voters.len() / 2
+            },
+        );
         match (is_out, holds, only, self.losses) {
             (_, (0, 0), ..) | (true, _, (0, 0), _) | (true, _, _, Losses::Accepted) => {}
             (true, _, (groups, shards), Losses::Refused) => {

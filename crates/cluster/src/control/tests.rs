@@ -311,6 +311,7 @@ async fn holding(members: &[DeviceId], voters: &[DeviceId]) -> World {
     if !members.is_empty() {
         let members = members.to_vec();
         steps.push(Step::Make {
+            policy: Map::POLICY,
             group: GroupId(5),
             members,
             is_spare: false,
@@ -460,6 +461,7 @@ async fn a_filling_member_is_no_copy() {
     let world = holding(&[B], &[]).await;
     world
         .advance(vec![Step::Add {
+            index: 0,
             group: GroupId(5),
             device: A,
         }])

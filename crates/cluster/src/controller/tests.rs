@@ -318,7 +318,11 @@ fn of_a_shard_the_newest_report_counts() {
 #[test]
 fn only_members_that_are_filling_are_filled() {
     let group = GroupId(0);
-    let filling = map().after(&[Step::Add { group, device: B }]);
+    let filling = map().after(&[Step::Add {
+        index: 0,
+        group,
+        device: B,
+    }]);
     let since = filling.epoch;
     let mut controller = controller(filling);
     let say = |since| Report {

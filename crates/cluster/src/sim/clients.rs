@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::{ChunkId, ContainerId, NodeId, ShardId, Version};
 use bytes::Bytes;
-use chunks::{Owner, Span};
+use chunks::{Chunk, Owner, Span};
 use map::Map;
 use shard::{Error, Execution};
 use testkit::linearizable::{Action, Answer, Condition, Operation, Outcome};
@@ -123,9 +123,15 @@ impl World {
         let (_, process) = parts(chunks);
         let chunks = process.chunks.clone();
         self.next_value += 1;
-        let body = Bytes::from(self.next_value.to_be_bytes().repeat(20));
+        let kinds = process.map.get().policies.kinds();
+        // Fragments cost us memory, so there are fewer of them.
+        let (policy, copies) = match kinds.last() {
+            Some(coded) if self.next_value.is_multiple_of(4) => (*coded, CODED_BYTES / 8),
+            _ => (Map::POLICY, 20),
+        };
+        let body = Bytes::from(self.next_value.to_be_bytes().repeat(copies));
         process.runtime.spawn(async move {
-            let mut writer = chunks.writer(owner());
+            let mut writer = chunks.writer(owner(), policy);
             if writer.push(body.clone()).await.is_err() {
                 return;
             }
@@ -138,23 +144,22 @@ impl World {
     }
 
     /// One of those that are there.
-    fn chunk(&self) -> Option<ChunkId> {
+    fn chunk(&self) -> Option<Chunk> {
         let checks = self.shared.checks.lock();
         let held = checks.chunks.iter();
-        let held = held.filter(|(_, fate)| matches!(fate, Fate::Held(_)));
-        let held: Vec<_> = held.map(|(id, _)| *id).collect();
+        let held: Vec<_> = held.filter_map(held_chunk).collect();
         let at = self.shared.below(held.len().max(1) as u64);
         held.get(usize::try_from(at).expect("few")).copied()
     }
 
     fn read_chunk(&mut self, number: usize) {
-        let Some(id) = self.chunk() else { return };
+        let Some(chunk) = self.chunk() else { return };
         let (shared, (_, process)) = (self.shared.clone(), parts(&self.machines[number]));
         let chunks = process.chunks.clone();
         process.runtime.spawn(async move {
             // One that cannot be read now may be read later.
-            if let Ok(read) = read(&chunks, id).await {
-                shared.checks.lock().chunk_read(id, &read);
+            if let Ok(read) = read(&chunks, chunk).await {
+                shared.checks.lock().chunk_read(chunk.id, &read);
             }
         });
     }
@@ -164,7 +169,7 @@ impl World {
         let doomed: Vec<_> = {
             let fresh = self.chunk().filter(|_| !self.is_calm);
             let mut checks = self.shared.checks.lock();
-            if let Some(fate) = fresh.and_then(|id| checks.chunks.get_mut(&id)) {
+            if let Some(fate) = fresh.and_then(|one| checks.chunks.get_mut(&one.id)) {
                 *fate = Fate::Doomed;
             }
             let doomed = checks.chunks.iter();
@@ -196,16 +201,15 @@ impl World {
         registers.into_iter().for_each(|one| self.read(number, one));
         let held: Vec<_> = {
             let checks = self.shared.checks.lock();
-            let held = checks.chunks.iter();
-            let held = held.filter(|(_, fate)| matches!(fate, Fate::Held(_)));
-            held.map(|(id, _)| *id).collect()
+            checks.chunks.iter().filter_map(held_chunk).collect()
         };
         let node = self.machines[number].id;
         let (shared, (_, process)) = (self.shared.clone(), parts(&self.machines[number]));
         let chunks = process.chunks.clone();
         process.runtime.spawn(async move {
-            for id in held {
-                match read(&chunks, id).await {
+            for chunk in held {
+                let id = chunk.id;
+                match read(&chunks, chunk).await {
                     Ok(read) => shared.checks.lock().chunk_read(id, &read),
                     Err(error) => complain(&shared, node, id, &error, &chunks.map().get()),
                 }
@@ -226,12 +230,25 @@ fn parts(machine: &Machine) -> (Arc<NodeClock>, &super::node::Process) {
     (machine.clock.clone(), process)
 }
 
-async fn read(chunks: &chunks::Chunks, chunk: ChunkId) -> Result<Bytes, chunks::Error> {
-    const BYTES: u32 = 160;
+/// A body that is long enough to be cut into two fragments.
+const CODED_BYTES: usize = 72 << 10;
+
+/// A chunk that must be there.
+fn held_chunk((id, fate): (&ChunkId, &Fate)) -> Option<Chunk> {
+    match fate {
+        Fate::Held(body) => Some(Chunk {
+            id: *id,
+            bytes: u32::try_from(body.len()).expect("it is short"),
+        }),
+        Fate::Doomed | Fate::Gone => None,
+    }
+}
+
+async fn read(chunks: &chunks::Chunks, chunk: Chunk) -> Result<Bytes, chunks::Error> {
     let mut reader = chunks.reader();
     reader.push(Span {
         chunk,
-        range: 0..BYTES,
+        range: 0..chunk.bytes,
     });
     reader.next().await.expect("there is something to be read")
 }

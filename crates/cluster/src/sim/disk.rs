@@ -149,6 +149,12 @@ impl Disk {
         at_once(self.chunks.describe(chunk)).is_ok()
     }
 
+    /// Which fragment of a chunk is here.
+    pub(super) fn index_of(&self, chunk: ChunkId) -> Option<u8> {
+        let described = at_once(self.chunks.describe(chunk));
+        described.ok()?.label.index()
+    }
+
     /// The power goes: some of the writes under way are done, the others are not.
     pub(super) fn crash(&self, random: &mut Random) {
         for stored in self.state.lock().replicas.values_mut() {

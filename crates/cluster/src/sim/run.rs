@@ -8,6 +8,7 @@ use map::{Fill, Map, State, WIDTH};
 use parking_lot::Mutex;
 
 use super::checks::Fate;
+use super::disk::Disk;
 use super::faults::{Faults, SECOND};
 use super::world::{Event, World};
 use super::{Broken, PANICS, SHARDS};
@@ -196,9 +197,17 @@ impl World {
             return;
         }
         let disk = &disks[usize::try_from(self.shared.below(disks.len() as u64)).expect("few")];
+        // Of those who run, all may be behind.
+        if self.machines.iter().any(|one| one.process.is_none()) {
+            return;
+        }
         let map = self.decided_map();
         let mut groups = map.groups.values().filter(|group| group.is_member(disk.id));
-        let elsewhere = |group: &map::Group| group.full().filter(|id| *id != disk.id).count() > 1;
+        let elsewhere = |group: &map::Group| {
+            let to_spare = group.copies_to_spare(|id| id != disk.id);
+            // Of whole copies the other one may be given up in this moment, for this one.
+            to_spare >= Some(usize::from(group.policy.needed() == 1))
+        };
         // What is being moved may be given up elsewhere in this moment; and while nobody runs, nobody knows.
         if map.devices.is_empty() || map.devices.keys().any(|id| map.is_draining(*id)) {
             return;
@@ -396,9 +405,13 @@ impl World {
                 return Some(format!("{} of {id} is not in the map", id.group()));
             };
             let full: BTreeSet<DeviceId> = group.full().collect();
+            let right = |disk: &Disk| disk.index_of(*id) == group.part(disk.id);
             let disks = self.machines.iter().flat_map(|machine| &machine.disks);
             for disk in disks.filter(|disk| !disk.is_broken()) {
                 let has = disk.has(*id);
+                if has && !right(disk) {
+                    return Some(format!("{} has a wrong part of {id}: {group:?}", disk.id));
+                }
                 if has != full.contains(&disk.id) {
                     let has = if has { "has" } else { "lacks" };
                     return Some(format!(

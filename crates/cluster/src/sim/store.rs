@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{ChunkId, DeviceId, GroupId, NodeId};
 use bytes::Bytes;
-use chunks::{Chunks, Description, Owner, Storage, StorageError};
+use chunks::{Chunks, Description, Label, Storage, StorageError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use map::Epoch;
@@ -49,23 +49,28 @@ impl Storage for Store {
         &'a self,
         epoch: Epoch,
         id: ChunkId,
-        owner: &'a Owner,
+        label: &'a Label,
         payload: &'a [Bytes],
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         async move {
             self.turn().await?;
             self.shared.checks.lock().writes(self.node, id, epoch);
-            self.disk.chunks.write(epoch, id, owner, payload).await?;
+            self.disk.chunks.write(epoch, id, label, payload).await?;
             // It is there; that it is, is told later.
             self.turn().await
         }
         .boxed()
     }
 
-    fn read(&self, id: ChunkId, range: Range<u32>) -> BoxFuture<'_, Result<Bytes, StorageError>> {
+    fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> BoxFuture<'_, Result<Bytes, StorageError>> {
         async move {
             self.admit()?;
-            self.disk.chunks.read(id, range).await
+            self.disk.chunks.read(id, index, range).await
         }
         .boxed()
     }

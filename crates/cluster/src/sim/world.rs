@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base::{DeviceId, NodeId, ShardId};
 use bytes::Bytes;
-use map::{Device, Map, Node, State};
+use map::{Device, Map, NamedPolicy, Node, Policy, State};
 use raft::{LogId, Membership, ReplicaId};
 use rpc::{Authority, CallError, Credentials, Fault, NodeKey, Peers, Service as _};
 use tokio::sync::oneshot;
@@ -119,7 +119,7 @@ impl World {
             let ids = (0..count).map(|one| DeviceId(u128::from(u64::from(number) * 10 + one)));
             disks.insert(NodeId(number), ids.map(Disk::new).collect::<Vec<_>>());
         }
-        let map = first_map(&disks);
+        let map = first_map(&disks, seed);
         found(&shared, &disks[&NodeId(1)][0], &map);
         for (id, disks) in disks {
             let machine = Machine::new(&shared, id, disks, &map);
@@ -299,7 +299,8 @@ impl World {
 }
 
 /// The map of a cluster that has just begun.
-fn first_map(disks: &BTreeMap<NodeId, Vec<Arc<Disk>>>) -> Map {
+/// Everybody is in it, and in every third world some bodies are kept in fragments.
+fn first_map(disks: &BTreeMap<NodeId, Vec<Arc<Disk>>>, seed: u64) -> Map {
     let first = &disks[&NodeId::FIRST];
     let mut map = Map::default().with_devices(first.iter().map(|disk| disk.id));
     for (id, disks) in disks {
@@ -315,6 +316,12 @@ fn first_map(disks: &BTreeMap<NodeId, Vec<Arc<Disk>>>) -> Map {
             };
             map.devices.insert(disk.id, device);
         }
+    }
+    if seed % 3 == 1 {
+        map.policies.list.push(NamedPolicy {
+            name: "coded".to_owned(),
+            policy: Policy::Coded { data: 2, parity: 1 },
+        });
     }
     map.epoch = map.epoch.next();
     map

@@ -16,7 +16,7 @@ use super::buffers::Buffer;
 use super::ledger::Known;
 use super::record::{HEADER_BYTES, Header, Place, Site};
 use super::scrub::read_header;
-use super::{FRAME_BYTES, Owner, READ_BYTES_MAX, Shared, Store, index};
+use super::{FRAME_BYTES, Label, READ_BYTES_MAX, Shared, Store, index};
 use crate::Error;
 
 /// Reads that wait for the disk, each on a thread. More only makes a queue inside the kernel.
@@ -26,13 +26,18 @@ pub(crate) const WAITING_READS_MAX: usize = 32;
 const LOOKS_MAX: usize = 8;
 
 impl Store {
-    /// Reads `range` of a chunk's payload: verified, in one piece. The range is not empty, at most
+    /// Reads `range` of the payload of a chunk, or of its fragment with this `index`: verified, in one piece. The range is not empty, at most
     /// [`READ_BYTES_MAX`] long, and inside the payload. Cheapest at multiples of [`FRAME_BYTES`],
     /// since whole frames are read and verified. The memory is recycled when the answer is dropped.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Damaged`] if this copy cannot be read or is wrong.
-    pub async fn read(&self, id: ChunkId, range: Range<u32>) -> Result<Bytes, Error> {
+    pub async fn read(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        range: Range<u32>,
+    ) -> Result<Bytes, Error> {
         let shared = &self.shared;
         let mut seen: Option<(Place, String)> = None;
         for _ in 0..LOOKS_MAX {
@@ -48,7 +53,7 @@ impl Store {
             };
             match self.read_span(&span).await? {
                 Err(error) => seen = Some((place, error.to_string())),
-                Ok(buffer) => match span.check(id, &site, &buffer) {
+                Ok(buffer) => match span.check(id, index, &site, &buffer) {
                     Err(wrong) => seen = Some((place, wrong)),
                     Ok(()) => {
                         shared
@@ -103,12 +108,12 @@ impl Store {
         Ok(known.collect())
     }
 
-    /// For whom the chunk was written, and how long its payload is. Its header is read and verified,
+    /// What the chunk is, and how long its payload is. Its header is read and verified,
     /// its payload is not.
     ///
     /// # Errors
     /// As [`Store::read`].
-    pub async fn describe(&self, id: ChunkId) -> Result<(Owner, u32), Error> {
+    pub async fn describe(&self, id: ChunkId) -> Result<(Label, u32), Error> {
         self.wait(move |shared| shared.describe(id)).await?
     }
 
@@ -162,7 +167,7 @@ impl Shared {
         }
     }
 
-    fn describe(&self, id: ChunkId) -> Result<(Owner, u32), Error> {
+    fn describe(&self, id: ChunkId) -> Result<(Label, u32), Error> {
         let mut seen: Option<(Place, String)> = None;
         for _ in 0..LOOKS_MAX {
             let place = self.find(id)?.ok_or(Error::NotFound)?;
@@ -178,7 +183,7 @@ impl Shared {
                 ),
             };
             match header {
-                Ok(record) => return Ok((record.owner, record.payload_bytes)),
+                Ok(record) => return Ok((record.label, record.payload_bytes)),
                 Err(wrong) => seen = Some((place, wrong)),
             }
         }
@@ -253,12 +258,21 @@ impl Span {
     }
 
     /// Checks that this is the chunk, and that its bytes are right; says what is wrong.
-    fn check(&self, id: ChunkId, site: &Site, buffer: &Buffer) -> Result<(), String> {
+    fn check(
+        &self,
+        id: ChunkId,
+        index: Option<u8>,
+        site: &Site,
+        buffer: &Buffer,
+    ) -> Result<(), String> {
         let (header, frames) = buffer.memory.split_at(HEADER_BYTES);
         let header = Header::decode(header, site, self.place.offset)
             .ok_or("checksum mismatch in the header")?;
         if (header.id(), header.payload_bytes()) != (id, self.place.payload_bytes) {
             return Err("another record is in its place".into());
+        }
+        if header.fragment().map(|fragment| fragment.index) != index {
+            return Err("another fragment of the chunk is in its place".into());
         }
         let checked = header.check_frames(self.first_frame, &frames[..self.payload.len()]);
         checked.map_err(|frame| {

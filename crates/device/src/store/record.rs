@@ -8,16 +8,22 @@ use base::env::BLOCK_BYTES;
 use base::{ChunkId, ContainerId, DeviceId, Timestamp, Version, checksum};
 use bytes::Bytes;
 
-use super::{CHUNK_BYTES_MAX, FRAME_BYTES, Owner};
+use super::{CHUNK_BYTES_MAX, FRAME_BYTES, Fragment, Label, Owner};
 use crate::Error;
 
 /// A header is one block.
 pub(crate) const HEADER_BYTES: usize = BLOCK_BYTES;
 
-const MAGIC: &[u8; 8] = b"MRTCHNK1";
+const MAGIC: &[u8; 8] = b"MRTCHNK2";
+/// Version 1 had only whole chunks, and did not say where in the body they begin.
+const MAGIC_1: &[u8; 8] = b"MRTCHNK1";
 const FRAMES_MAX: usize = CHUNK_BYTES_MAX / FRAME_BYTES;
 const FRAMES_AT: usize = 64;
-const NAMES_AT: usize = FRAMES_AT + 4 * FRAMES_MAX;
+const OFFSET_AT: usize = FRAMES_AT + 4 * FRAMES_MAX;
+const CHUNK_BYTES_AT: usize = OFFSET_AT + 8;
+const FRAGMENT_AT: usize = CHUNK_BYTES_AT + 4;
+const NAMES_AT: usize = FRAGMENT_AT + 4;
+const NAMES_AT_1: usize = OFFSET_AT;
 const CRC_AT: usize = HEADER_BYTES - 8;
 
 /// All names of an owner together. A header has room for a little more.
@@ -59,7 +65,7 @@ pub(crate) fn record_bytes(payload_bytes: u32) -> u64 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) id: ChunkId,
-    pub(crate) owner: Owner,
+    pub(crate) label: Label,
     /// When it was first written to a device: compaction keeps it.
     pub(crate) written: Timestamp,
     pub(crate) payload_bytes: u32,
@@ -72,7 +78,7 @@ impl Record {
     /// [`Error::Invalid`] for a payload or an owner that no record can hold.
     pub(crate) fn new(
         id: ChunkId,
-        owner: Owner,
+        label: Label,
         written: Timestamp,
         payload: &[Bytes],
     ) -> Result<Self, Error> {
@@ -80,13 +86,14 @@ impl Record {
         if !(1..=CHUNK_BYTES_MAX).contains(&bytes) {
             return Err(Error::invalid(format!("a chunk of {bytes} bytes")));
         }
+        let owner = &label.owner;
         let names = owner.account.len() + owner.container.len() + owner.object.len();
         if names > OWNER_BYTES_MAX {
             return Err(Error::invalid(format!("an owner of {names} bytes")));
         }
         Ok(Self {
             id,
-            owner,
+            label,
             written,
             payload_bytes: u32::try_from(bytes).expect("a chunk is small"),
             frames: frame_crcs(payload),
@@ -95,7 +102,7 @@ impl Record {
 
     /// Writes the header that the record has at this place into `block`, which is zeros.
     pub(crate) fn encode(&self, site: &Site, offset: u64, block: &mut [u8]) {
-        let (owner, mut names_at) = (&self.owner, NAMES_AT);
+        let (owner, mut names_at) = (&self.label.owner, NAMES_AT);
         put(block, 0, MAGIC);
         let names = [&owner.account, &owner.container, &owner.object];
         for (i, name) in names.into_iter().enumerate() {
@@ -104,6 +111,7 @@ impl Record {
             put(block, names_at, name.as_bytes());
             names_at += name.len();
         }
+        block[14] = u8::from(self.label.is_last);
         put(block, 16, &self.id.0.to_le_bytes());
         put(block, 32, &self.payload_bytes.to_le_bytes());
         put(block, 40, &owner.container_id.0.to_le_bytes());
@@ -111,6 +119,17 @@ impl Record {
         put(block, 56, &self.written.ticks().to_le_bytes());
         for (i, crc) in self.frames.iter().enumerate() {
             put(block, FRAMES_AT + 4 * i, &crc.to_le_bytes());
+        }
+        put(block, OFFSET_AT, &self.label.offset.to_le_bytes());
+        if let Some(fragment) = self.label.fragment {
+            put(block, CHUNK_BYTES_AT, &fragment.chunk_bytes.to_le_bytes());
+            let Fragment {
+                index,
+                data,
+                parity,
+                ..
+            } = fragment;
+            put(block, FRAGMENT_AT, &[data, parity, index]);
         }
         let crc = header_crc(block, site, offset);
         put(block, CRC_AT, &crc.to_le_bytes());
@@ -128,7 +147,7 @@ impl<'a> Header<'a> {
     pub(crate) fn decode(block: &'a [u8], site: &Site, offset: u64) -> Option<Self> {
         let header = Self { block };
         let ours = block.len() == HEADER_BYTES
-            && block.starts_with(MAGIC)
+            && (block.starts_with(MAGIC) || block.starts_with(MAGIC_1))
             && block[CRC_AT..] == header_crc(block, site, offset).to_le_bytes();
         // After the checksum only our own bugs could make these wrong.
         let fits = ours
@@ -159,13 +178,42 @@ impl<'a> Header<'a> {
     }
 
     fn names_end(&self) -> usize {
-        NAMES_AT + (0..3).map(|i| self.name_len(i)).sum::<usize>()
+        self.names_at() + (0..3).map(|i| self.name_len(i)).sum::<usize>()
+    }
+
+    fn is_version_1(&self) -> bool {
+        self.block.starts_with(MAGIC_1)
+    }
+
+    fn names_at(&self) -> usize {
+        match self.is_version_1() {
+            true => NAMES_AT_1,
+            false => NAMES_AT,
+        }
+    }
+
+    fn body_offset(&self) -> u64 {
+        match self.is_version_1() {
+            true => 0,
+            false => u64::from_le_bytes(field(self.block, OFFSET_AT)),
+        }
     }
 
     fn name(&self, i: usize) -> String {
-        let start = NAMES_AT + (0..i).map(|i| self.name_len(i)).sum::<usize>();
+        let start = self.names_at() + (0..i).map(|i| self.name_len(i)).sum::<usize>();
         let name = &self.block[start..start + self.name_len(i)];
         String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// Which part of the chunk this is; `None`: all of it.
+    pub(crate) fn fragment(&self) -> Option<Fragment> {
+        let [data, parity, index] = field(self.block, FRAGMENT_AT);
+        (data > 0 && !self.is_version_1()).then(|| Fragment {
+            index,
+            data,
+            parity,
+            chunk_bytes: u32::from_le_bytes(field(self.block, CHUNK_BYTES_AT)),
+        })
     }
 
     fn frame_crc(&self, frame: usize) -> u32 {
@@ -187,12 +235,17 @@ impl<'a> Header<'a> {
         let frames = self.payload_len().div_ceil(FRAME_BYTES);
         Record {
             id: self.id(),
-            owner: Owner {
-                account: self.name(0),
-                container: self.name(1),
-                container_id: ContainerId(u64::from_le_bytes(field(self.block, 40))),
-                object: self.name(2),
-                version: Version(u64::from_le_bytes(field(self.block, 48))),
+            label: Label {
+                owner: Owner {
+                    account: self.name(0),
+                    container: self.name(1),
+                    container_id: ContainerId(u64::from_le_bytes(field(self.block, 40))),
+                    object: self.name(2),
+                    version: Version(u64::from_le_bytes(field(self.block, 48))),
+                },
+                offset: self.body_offset(),
+                is_last: self.block[14] != 0,
+                fragment: self.fragment(),
             },
             written: Timestamp::from_ticks(u64::from_le_bytes(field(self.block, 56))),
             payload_bytes: self.payload_bytes(),
@@ -255,6 +308,13 @@ mod tests {
         salt: 0x5a17,
     };
 
+    const FRAGMENT: Fragment = Fragment {
+        index: 5,
+        data: 4,
+        parity: 2,
+        chunk_bytes: 4_000_001,
+    };
+
     fn owner(object: &str) -> Owner {
         Owner {
             account: "AUTH_a".into(),
@@ -267,7 +327,7 @@ mod tests {
 
     fn record(payload: &[Bytes]) -> Record {
         let (id, written) = (ChunkId(0xabc), Timestamp::from_secs(8));
-        Record::new(id, owner("ünï/1"), written, payload).unwrap()
+        Record::new(id, owner("ünï/1").into(), written, payload).unwrap()
     }
 
     fn encoded(record: &Record) -> Vec<u8> {
@@ -279,7 +339,23 @@ mod tests {
     #[test]
     fn the_format_stays() {
         let payload = [Bytes::from(vec![7; FRAME_BYTES + 1])];
-        crate::golden::check("record-1.txt", &encoded(&record(&payload)));
+        crate::golden::check("record-2.txt", &encoded(&record(&payload)));
+        let mut fragment = record(&payload);
+        fragment.label = Label {
+            offset: 0x0102_0304_0506,
+            is_last: true,
+            fragment: Some(FRAGMENT),
+            ..fragment.label
+        };
+        crate::golden::check("record-2-fragment.txt", &encoded(&fragment));
+    }
+
+    #[test]
+    fn a_header_of_version_1_is_a_whole_chunk() {
+        let payload = [Bytes::from(vec![7; FRAME_BYTES + 1])];
+        let block = crate::golden::bytes("record-1.txt");
+        let header = Header::decode(&block, &SITE, 8192).unwrap();
+        assert_eq!(header.to_record(), record(&payload));
     }
 
     #[test]
@@ -290,6 +366,15 @@ mod tests {
             let header = Header::decode(&block, &SITE, 8192).unwrap();
             assert_eq!(header.to_record(), record);
         }
+        let mut record = record(&[Bytes::from_static(b"x")]);
+        record.label.offset = u64::MAX;
+        record.label.fragment = Some(FRAGMENT);
+        let block = encoded(&record);
+        let header = Header::decode(&block, &SITE, 8192).unwrap();
+        assert_eq!(
+            (header.to_record(), header.fragment()),
+            (record, Some(FRAGMENT))
+        );
     }
 
     #[test]
@@ -348,7 +433,12 @@ mod tests {
     fn what_no_record_can_hold_is_refused() {
         let new = |object: &str, payload: Vec<u8>| {
             let payload = [Bytes::from(payload)];
-            Record::new(ChunkId(1), owner(object), Timestamp::default(), &payload)
+            Record::new(
+                ChunkId(1),
+                owner(object).into(),
+                Timestamp::default(),
+                &payload,
+            )
         };
         new(&"x".repeat(OWNER_BYTES_MAX - 12), vec![0]).unwrap();
         for refused in [

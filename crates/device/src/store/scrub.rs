@@ -131,7 +131,7 @@ impl Shared {
     fn judge_known(&self, record: &Record, place: &Place, wrong: Option<String>, ask: Ask<'_>) {
         let old = self.is_old(record);
         let referenced = match old || wrong.is_some() {
-            true => ask(record.id, record.owner.clone()),
+            true => ask(record.id, record.label.owner.clone()),
             false => Referenced::Yes,
         };
         match (referenced, wrong) {
@@ -152,7 +152,7 @@ impl Shared {
         if !self.is_old(record) {
             return;
         }
-        match ask(record.id, record.owner.clone()) {
+        match ask(record.id, record.label.owner.clone()) {
             Referenced::Yes => {
                 let _one = self.flushing.lock();
                 let mut ledger = self.ledger.lock();

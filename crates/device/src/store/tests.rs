@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::ChunkId;
 use base::env::Env;
+use base::{ChunkId, ContainerId};
 use bytes::Bytes;
 use testkit::{Random, SimClock, SimDisk};
 
@@ -102,7 +102,7 @@ pub(super) fn payload(id: u64, len: usize) -> Bytes {
 
 pub(super) async fn write(device: &Device, id: u64, len: usize) -> Result<(), Error> {
     let payload = [payload(id, len)];
-    let owner = owner(&id.to_string());
+    let owner = owner(&id.to_string()).into();
     device.store().write(chunk(id), &owner, &payload).await
 }
 
@@ -126,7 +126,12 @@ pub(super) async fn read(device: &Device, id: u64, len: usize) -> Result<Bytes, 
     let mut all = Vec::new();
     for start in (0..len).step_by(READ_BYTES_MAX) {
         let end = len.min(start + READ_BYTES_MAX);
-        all.extend_from_slice(&device.store().read(chunk(id), range(start, end)).await?);
+        all.extend_from_slice(
+            &device
+                .store()
+                .read(chunk(id), None, range(start, end))
+                .await?,
+        );
     }
     Ok(all.into())
 }
@@ -189,7 +194,7 @@ async fn ranges_are_cut_out_of_verified_frames() {
         let end = end.min(start + READ_BYTES_MAX);
         let read = device
             .store()
-            .read(chunk(1), range(start, end))
+            .read(chunk(1), None, range(start, end))
             .await
             .unwrap();
         assert!(read == whole[start..end], "{start}..{end}");
@@ -214,13 +219,16 @@ async fn pieces_may_lie_anywhere_in_memory() {
             .step_by(cut)
             .map(|at| source.slice(at..whole.len().min(at + cut)))
             .collect();
-        let owner = owner("x");
+        let owner = owner("x").into();
         device
             .store()
             .write(chunk(id), &owner, &pieces)
             .await
             .unwrap();
-        let read = device.store().read(chunk(id), range(0, whole.len())).await;
+        let read = device
+            .store()
+            .read(chunk(id), None, range(0, whole.len()))
+            .await;
         assert!(read.unwrap() == whole, "cut every {cut}");
     }
 
@@ -236,13 +244,13 @@ async fn pieces_may_lie_anywhere_in_memory() {
 async fn what_is_not_there_is_not_found() {
     let world = World::new(4, 320 * MIB);
     let device = world.open();
-    let read = device.store().read(chunk(1), 0..1).await;
+    let read = device.store().read(chunk(1), None, 0..1).await;
     assert!(matches!(read, Err(Error::NotFound)));
     assert!(!device.store().contains(chunk(1)).unwrap());
     device.store().delete(&[chunk(1)]).await.unwrap();
     write(&device, 1, 10).await.unwrap();
     assert!(device.store().contains(chunk(1)).unwrap());
-    let beyond = device.store().read(chunk(1), 0..11).await;
+    let beyond = device.store().read(chunk(1), None, 0..11).await;
     assert!(matches!(beyond, Err(Error::Invalid(_))));
 }
 
@@ -259,7 +267,7 @@ async fn a_group_is_listed_page_by_page() {
         of_group(1, 3),
     ] {
         let payload = [payload(1, 10)];
-        store.write(id, &owner("o"), &payload).await.unwrap();
+        store.write(id, &owner("o").into(), &payload).await.unwrap();
     }
     let list = async |group, after, max| store.list(base::GroupId(group), after, max).await;
     store.flush().await.unwrap();
@@ -278,7 +286,7 @@ async fn a_chunk_is_described_by_its_header() {
     let device = world.open();
     write(&device, 1, 5000).await.unwrap();
     let described = device.store().describe(chunk(1)).await.unwrap();
-    assert_eq!(described, (owner("1"), 5000));
+    assert_eq!(described, (owner("1").into(), 5000));
     let missing = device.store().describe(chunk(2)).await;
     assert!(matches!(missing, Err(Error::NotFound)));
     let place = device.store().shared.find(chunk(1)).unwrap().unwrap();

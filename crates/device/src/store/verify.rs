@@ -15,7 +15,7 @@ use super::record::{Place, Site};
 use super::scrub::read_header;
 use super::segment::{Head, RECORDS_AT, Read, file_name};
 use super::walk::{Walk, check_payload};
-use super::{CHUNK_BYTES_MAX, Owner, recover};
+use super::{CHUNK_BYTES_MAX, Label, recover};
 use crate::aligned::Aligned;
 use crate::{Error, lmdb};
 
@@ -45,7 +45,7 @@ pub enum Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRecord {
     pub chunk: ChunkId,
-    pub owner: Owner,
+    pub label: Label,
     pub payload_bytes: u32,
     pub written: Timestamp,
     pub segment: u64,
@@ -204,7 +204,7 @@ impl Offline<'_> {
             let live = self.is_live(record.id, &place);
             (self.each)(Finding::Record(FoundRecord {
                 chunk: record.id,
-                owner: record.owner,
+                label: record.label,
                 payload_bytes: record.payload_bytes,
                 written: record.written,
                 segment,

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::active::{For, Room};
 use super::ledger::Known;
 use super::record::{HEADER_BYTES, Place, Record, record_bytes};
-use super::{Owner, Shared, Store};
+use super::{Label, Shared, Store};
 use crate::Error;
 use crate::aligned::{Aligned, is_aligned};
 use base::env::{BLOCK_BYTES, File};
@@ -45,7 +45,7 @@ pub(crate) const LEDGER_CHANGES_MAX: usize = 1_000_000;
 /// A chunk to be written.
 pub(crate) struct Job {
     id: ChunkId,
-    owner: Owner,
+    label: Label,
     payload: Vec<Bytes>,
     done: oneshot::Sender<Result<(), Error>>,
     _permit: OwnedSemaphorePermit,
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Cancel safety
     /// A dropped call leaves the whole chunk or none of it.
-    pub async fn write(&self, id: ChunkId, owner: &Owner, payload: &[Bytes]) -> Result<(), Error> {
+    pub async fn write(&self, id: ChunkId, label: &Label, payload: &[Bytes]) -> Result<(), Error> {
         let shared = &self.shared;
         shared.health.check_write()?;
         if shared.ledger.lock().pending() > LEDGER_CHANGES_MAX {
@@ -84,7 +84,7 @@ impl Store {
         let (done, outcome) = oneshot::channel();
         shared.writes.push(Job {
             id,
-            owner: owner.clone(),
+            label: label.clone(),
             payload: payload.to_vec(),
             done,
             _permit: permit,
@@ -99,7 +99,7 @@ impl Shared {
         while let Some(job) = self.writes.pop() {
             let write = || {
                 let now = self.env.clock.now();
-                let record = Record::new(job.id, job.owner, now, &job.payload)?;
+                let record = Record::new(job.id, job.label, now, &job.payload)?;
                 self.write_record(&record, &Body::new(&job.payload), For::NewChunk)
             };
             match self.health.guard("writing a chunk", write).flatten() {
@@ -315,7 +315,7 @@ mod tests {
         let shared = &device.store().shared;
         let payload = [payload(100, 5000)];
         let now = world.env.clock.now();
-        let record = Record::new(chunk(100), owner("100"), now, &payload).unwrap();
+        let record = Record::new(chunk(100), owner("100").into(), now, &payload).unwrap();
         let bytes = record_bytes(record.payload_bytes);
         let room = shared.reserve(bytes, For::NewChunk).unwrap();
 

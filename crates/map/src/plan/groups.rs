@@ -3,16 +3,69 @@
 //! A member comes as filling and goes when it is not needed any more; both are a new epoch of the group. So
 //! a move is a fourth member that becomes full, after which the one that can be missed best is dropped.
 
+use std::collections::BTreeMap;
+
 use base::{DeviceId, GroupId};
 
 use super::sites::Kind;
 use super::{GROUPS_PER_DEVICE, MOVES_MAX, Plan};
-use crate::{Fill, Group, Step, WIDTH};
+use crate::{Fill, Group, Map, Member, Policy, Step, WIDTH};
+
+/// Members of a group of which each could be any other: all of them if they keep whole copies, else those that keep the
+/// same fragment.
+struct Peers<'a> {
+    index: u8,
+    /// How many there should be.
+    wanted: usize,
+    members: Vec<&'a Member>,
+}
+
+impl Peers<'_> {
+    fn full(&self) -> impl Iterator<Item = DeviceId> {
+        let full = self.members.iter().filter(|one| one.fill == Fill::Full);
+        full.map(|member| member.device)
+    }
+
+    fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.members.iter().map(|member| member.device)
+    }
+
+    /// One may be missing, and what is written is still safe.
+    fn wanted_min(&self) -> usize {
+        self.wanted.saturating_sub(1).max(1)
+    }
+}
 
 impl Plan<'_> {
-    /// Members that a group should have now.
+    /// Members that a group with whole copies should have now.
     fn width(&self) -> usize {
-        usize::from(WIDTH).min(self.sites.staying)
+        self.width_of(Map::POLICY)
+    }
+
+    /// Members that a group should have now.
+    fn width_of(&self, policy: Policy) -> usize {
+        match policy {
+            Policy::Replicated { .. } => policy.width().min(self.sites.staying),
+            Policy::Coded { .. } => policy.width(),
+        }
+    }
+
+    fn peers<'a>(&self, group: &'a Group) -> Vec<Peers<'a>> {
+        let of = |index: u8, wanted: usize| Peers {
+            index,
+            wanted,
+            members: group
+                .members
+                .iter()
+                .filter(|one| one.index == index)
+                .collect(),
+        };
+        match group.policy {
+            Policy::Replicated { .. } => vec![of(0, self.width_of(group.policy))],
+            Policy::Coded { data, parity } => {
+                (0..data + parity).map(|index| of(index, 1)).collect()
+            }
+        }
     }
 
     /// Members without which a group would not be a good place for new chunks: one may be missing.
@@ -32,6 +85,7 @@ impl Plan<'_> {
             group.members.len() >= width && devices.all(|id| self.sites.is_up(id))
         };
         let groups = self.map.groups.values();
+        let groups = groups.filter(|group| group.policy == Map::POLICY);
         let (spare, ordinary): (Vec<_>, Vec<_>) =
             groups.filter(is_writable).partition(|group| group.is_spare);
         if !ordinary.is_empty() {
@@ -40,7 +94,7 @@ impl Plan<'_> {
         // Each device that is up is in one, so that all of them help.
         let wanted = (self.sites.taking() / width).max(1);
         for _ in spare.len()..wanted {
-            if !self.mend_spare(width) && !self.make(width, true) {
+            if !self.mend_spare(width) && !self.make(Map::POLICY, width, true) {
                 return;
             }
         }
@@ -75,13 +129,13 @@ impl Plan<'_> {
             self.drop_member(*id, device);
         }
         for device in &members[there..] {
-            self.add_member(*id, *device);
+            self.add_member(*id, *device, 0);
         }
         true
     }
 
     /// Makes a new group if there are devices for it.
-    fn make(&mut self, width: usize, is_spare: bool) -> bool {
+    fn make(&mut self, policy: Policy, width: usize, is_spare: bool) -> bool {
         let made = self
             .steps
             .iter()
@@ -101,6 +155,7 @@ impl Plan<'_> {
         }
         self.steps.push(Step::Make {
             group,
+            policy,
             members,
             is_spare,
         });
@@ -111,9 +166,9 @@ impl Plan<'_> {
     pub(super) fn settle_groups(&mut self) {
         let map = self.map;
         // Those first that are in the greatest danger: a device receives only a few at a time.
-        let copies = |group: &Group| group.full().filter(|id| self.sites.is_up(*id)).count();
+        let to_spare = |group: &Group| group.copies_to_spare(|id| self.sites.is_up(id));
         let mut order: Vec<_> = map.groups.iter().collect();
-        order.sort_by_key(|(id, group)| (copies(group), **id));
+        order.sort_by_key(|(id, group)| (to_spare(group), **id));
         for (id, group) in order {
             if self.is_long() {
                 return;
@@ -134,14 +189,18 @@ impl Plan<'_> {
                 site.filling += u32::from(is_filling);
             });
         }
-        let width = self.width();
         for (id, group) in &map.groups {
-            if group.members.len() > width {
-                let mut stay: Vec<_> = group.devices().collect();
-                let going = self.sites.trim(Kind::Group, &mut stay, width);
-                for device in &going {
-                    self.sites.change(*device, |site| site.groups -= 1);
-                }
+            let mut stay: Vec<_> = group.devices().collect();
+            let mut going = Vec::new();
+            for peers in self.peers(group) {
+                let among: Vec<_> = peers.devices().collect();
+                let spare = among.len().saturating_sub(peers.wanted);
+                going.extend(self.sites.trim(Kind::Group, &mut stay, &among, spare));
+            }
+            for device in &going {
+                self.sites.change(*device, |site| site.groups -= 1);
+            }
+            if !going.is_empty() {
                 self.going.insert(*id, going);
             }
         }
@@ -160,15 +219,22 @@ impl Plan<'_> {
             self.touched.groups.insert(id);
             let step = |device| Step::Filled { group: id, device };
             self.steps.extend(filled.into_iter().map(step));
-        } else if let Some(device) = self.dispensable(id, group) {
-            self.drop_member(id, device);
-        } else if let Some(device) = self.lacking(id, group) {
-            self.add_member(id, device);
+            return;
+        }
+        for peers in self.peers(group) {
+            if let Some(device) = self.dispensable(id, &peers) {
+                return self.drop_member(id, device);
+            }
+        }
+        for peers in self.peers(group) {
+            if let Some(device) = self.lacking(id, group, &peers) {
+                return self.add_member(id, device, peers.index);
+            }
         }
     }
 
-    /// A member that the group can do without.
-    fn dispensable(&self, id: GroupId, group: &Group) -> Option<DeviceId> {
+    /// One of these members that the group can do without.
+    fn dispensable(&self, id: GroupId, group: &Peers<'_>) -> Option<DeviceId> {
         let is_staying = |id: &DeviceId| self.sites.is_staying(*id);
         let is_going = |one: &DeviceId| self.going.get(&id).is_some_and(|all| all.contains(one));
         let is_full = |one: &DeviceId| group.full().any(|full| full == *one);
@@ -180,10 +246,10 @@ impl Plan<'_> {
         let staying = || group.full().filter(is_staying);
         let can_go = |one: &DeviceId| {
             let enough = match (is_staying(one), self.sites.is_up(*one)) {
-                (true, _) => is_going(one) && staying().count() > self.width(),
-                (false, true) => staying().count() >= self.width(),
+                (true, _) => is_going(one) && staying().count() > group.wanted,
+                (false, true) => staying().count() >= group.wanted,
                 // It keeps the group from taking chunks, and nothing can be had from it.
-                (false, false) => staying().count() >= self.width_min(),
+                (false, false) => staying().count() >= group.wanted_min(),
             };
             enough && staying().any(|other| other != *one && self.sites.is_up(other))
         };
@@ -192,24 +258,28 @@ impl Plan<'_> {
         full.into_iter().find(can_go)
     }
 
-    /// A device that the group needs.
-    fn lacking(&self, id: GroupId, group: &Group) -> Option<DeviceId> {
-        let staying = group.devices().filter(|id| self.sites.is_staying(*id));
-        let has_source = group.full().any(|id| self.sites.is_up(id));
-        if staying.count() >= self.width() || !has_source {
+    /// A device that the group needs beside these members.
+    fn lacking(&self, id: GroupId, group: &Group, peers: &Peers<'_>) -> Option<DeviceId> {
+        let staying = peers.devices().filter(|id| self.sites.is_staying(*id));
+        let has_source = group.copies_to_spare(|id| self.sites.is_up(id)).is_some();
+        if staying.count() >= peers.wanted || !has_source {
             return None;
         }
         let members: Vec<_> = group.devices().collect();
         self.sites.pick(Kind::Group, &members, id.0.into())
     }
 
-    fn add_member(&mut self, group: GroupId, device: DeviceId) {
+    fn add_member(&mut self, group: GroupId, device: DeviceId, index: u8) {
         self.sites.change(device, |site| {
             site.groups += 1;
             site.filling += 1;
         });
         self.touched.groups.insert(group);
-        self.steps.push(Step::Add { group, device });
+        self.steps.push(Step::Add {
+            group,
+            device,
+            index,
+        });
     }
 
     fn drop_member(&mut self, group: GroupId, device: DeviceId) {
@@ -219,20 +289,23 @@ impl Plan<'_> {
 
     /// Makes ordinary groups until there are enough for the devices.
     pub(super) fn make_groups(&mut self) {
-        let ordinary = self.map.groups.values().filter(|group| !group.is_spare);
-        let wanted = (GROUPS_PER_DEVICE * self.sites.staying).div_ceil(usize::from(WIDTH));
-        for _ in ordinary.count()..wanted {
-            if self.is_long() || !self.make(self.width(), false) {
-                return;
+        for policy in self.map.policies.kinds() {
+            let groups = self.map.groups.values();
+            let ordinary = groups.filter(|group| group.policy == policy && !group.is_spare);
+            let wanted = (GROUPS_PER_DEVICE * self.sites.staying).div_ceil(policy.width());
+            for _ in ordinary.count()..wanted {
+                if self.is_long() || !self.make(policy, self.width_of(policy), false) {
+                    break;
+                }
             }
         }
     }
 
     /// Moves members from full devices to empty ones.
     pub(super) fn spread_groups(&mut self) {
-        let width = self.width();
         let map = self.map;
         let calm = map.groups.iter().filter(|(id, group)| {
+            let width = self.width_of(group.policy);
             let mut devices = group.devices();
             let stays = |id| self.sites.is_up(id) && self.sites.is_staying(id);
             !self.touched.groups.contains(id)
@@ -248,33 +321,44 @@ impl Plan<'_> {
             calm.retain(|(id, _)| !self.touched.groups.contains(id));
             let able = calm.iter().filter_map(|(id, devices)| {
                 let from = self.sites.fuller(Kind::Group, devices, to)?;
-                Some((self.sites.load(Kind::Group, from), *id, devices))
+                Some((self.sites.load(Kind::Group, from), *id, devices, from))
             });
-            if let Some((_, id, devices)) = able.max_by_key(|(load, id, _)| (*load, *id)) {
-                self.move_member(id, devices, to);
+            if let Some((_, id, devices, from)) = able.max_by_key(|(load, id, ..)| (*load, *id)) {
+                self.move_member(id, devices, from, to);
             }
         }
     }
 
     /// Moves members that are closer together than they could be.
     fn part_groups(&mut self, calm: &[(GroupId, Vec<DeviceId>)]) {
-        let best = self.sites.best_closeness(self.width());
-        let close = calm
-            .iter()
-            .filter(|(_, devices)| self.sites.closeness(devices) > best);
+        let kinds = self.map.policies.kinds();
+        let widths = kinds.iter().map(|policy| self.width_of(*policy));
+        let best: BTreeMap<usize, _> = widths
+            .map(|width| (width, self.sites.best_closeness(width)))
+            .collect();
+        let close = calm.iter().filter(|(_, devices)| {
+            let best = best.get(&devices.len());
+            best.is_some_and(|best| self.sites.closeness(devices) > *best)
+        });
         // Each costs a look at all devices, and may be in vain as long as some are down.
         let close: Vec<_> = close.take(MOVES_MAX).collect();
         for (id, devices) in close {
-            if let Some(to) = self.sites.farther(Kind::Group, devices, id.0.into()) {
-                self.move_member(*id, devices, to);
+            if let Some((from, to)) = self.sites.farther(Kind::Group, devices, id.0.into()) {
+                self.move_member(*id, devices, from, to);
             }
         }
     }
 
-    fn move_member(&mut self, group: GroupId, devices: &[DeviceId], to: DeviceId) {
-        self.add_member(group, to);
+    /// Begins to move a member: who goes when the new one is full is decided then, as for all that are too many.
+    fn move_member(&mut self, id: GroupId, devices: &[DeviceId], from: DeviceId, to: DeviceId) {
+        let group = &self.map.groups[&id];
+        let moved = group.members.iter().find(|member| member.device == from);
+        let index = moved.expect("it is one of the members").index;
+        self.add_member(id, to, index);
+        let peers = group.members.iter().filter(|member| member.index == index);
+        let among: Vec<_> = peers.map(|member| member.device).chain([to]).collect();
         let mut all = [devices, &[to]].concat();
-        for from in self.sites.trim(Kind::Group, &mut all, devices.len()) {
+        for from in self.sites.trim(Kind::Group, &mut all, &among, 1) {
             self.sites.change(from, |site| site.groups -= 1);
         }
     }

@@ -73,7 +73,8 @@ impl Plan<'_> {
             let mut stay = [&replicas.voters[..], &replicas.joining].concat();
             let width = usize::from(WIDTH);
             let wanted = if stay.len() >= width { width } else { 1 };
-            for device in self.sites.trim(Kind::Shard, &mut stay, wanted) {
+            let (among, spare) = (stay.clone(), stay.len().saturating_sub(wanted));
+            for device in self.sites.trim(Kind::Shard, &mut stay, &among, spare) {
                 self.sites.change(device, |site| site.shards -= 1);
             }
             self.electorates.insert(*shard, stay);
@@ -192,7 +193,7 @@ impl Plan<'_> {
         let close: Vec<_> = close.map(|(shard, _)| *shard).take(MOVES_MAX).collect();
         for shard in close {
             let voters = calm[&shard];
-            if let Some(to) = self.sites.farther(Kind::Shard, voters, shard.0.into()) {
+            if let Some((_, to)) = self.sites.farther(Kind::Shard, voters, shard.0.into()) {
                 calm.remove(&shard);
                 self.move_shard(shard, voters, to);
             }
@@ -202,8 +203,8 @@ impl Plan<'_> {
     fn move_shard(&mut self, shard: ShardId, voters: &[DeviceId], to: DeviceId) {
         self.sites.change(to, |site| site.joining += 1);
         self.sites.change(to, |site| site.shards += 1);
-        let mut all = [voters, &[to]].concat();
-        for from in self.sites.trim(Kind::Shard, &mut all, voters.len()) {
+        let among = [voters, &[to]].concat();
+        for from in self.sites.trim(Kind::Shard, &mut among.clone(), &among, 1) {
             self.sites.change(from, |site| site.shards -= 1);
         }
         self.steps.push(Step::Join { shard, device: to });

@@ -256,40 +256,51 @@ impl Sites {
         worth.max_by_key(|id| self.load(kind, **id)).copied()
     }
 
-    /// A device that would be farther from the others than one of `devices` is.
-    pub(super) fn farther(&self, kind: Kind, devices: &[DeviceId], thing: u64) -> Option<DeviceId> {
+    /// One of `devices` and another device that would be farther from the rest.
+    pub(super) fn farther(
+        &self,
+        kind: Kind,
+        devices: &[DeviceId],
+        thing: u64,
+    ) -> Option<(DeviceId, DeviceId)> {
         let able = |id, site: &Site| site.receiving(kind) < RECEIVED_MAX && !devices.contains(&id);
         let moves = devices.iter().filter_map(|from| {
             let others = devices.iter().filter(|one| *one != from);
             let mut after: Vec<_> = others.copied().collect();
             let to = self.best(kind, &after, thing, able)?;
             after.push(to);
-            Some((self.closeness(&after), to))
+            Some((self.closeness(&after), to, *from))
         });
-        let (closeness, to) = moves.min()?;
-        (closeness < self.closeness(devices)).then_some(to)
+        let (closeness, to, from) = moves.min()?;
+        (closeness < self.closeness(devices)).then_some((from, to))
     }
 
-    /// Takes away what is more than `wanted`, and returns it: those first that can be missed best.
+    /// Takes `count` of those `among` the devices away, and returns them: those first that can be missed best.
     pub(super) fn trim(
         &self,
         kind: Kind,
         devices: &mut Vec<DeviceId>,
-        wanted: usize,
+        among: &[DeviceId],
+        count: usize,
     ) -> Vec<DeviceId> {
         let mut trimmed = Vec::new();
-        while devices.len() > wanted {
-            let one = self.superfluous(kind, devices);
-            devices.retain(|device| *device != one);
-            trimmed.push(one);
+        for _ in 0..count {
+            trimmed.extend(self.superfluous(kind, devices, among));
+            devices.retain(|device| !trimmed.contains(device));
         }
         trimmed
     }
 
-    /// The one of `devices` (there are some) that can be missed best: one that is not to stay, or not up;
+    /// The one of those `among` the devices that can be missed best: one that is not to stay, or not up;
     /// then so that the others are far from each other; then the fullest.
-    fn superfluous(&self, kind: Kind, devices: &[DeviceId]) -> DeviceId {
-        let most = devices.iter().min_by_key(|id| {
+    fn superfluous(
+        &self,
+        kind: Kind,
+        devices: &[DeviceId],
+        among: &[DeviceId],
+    ) -> Option<DeviceId> {
+        let able = devices.iter().filter(|id| among.contains(id));
+        let most = able.min_by_key(|id| {
             let others: Vec<_> = devices.iter().filter(|one| one != id).copied().collect();
             let load = self.load(kind, **id);
             let stays = (self.is_staying(**id), self.is_up(**id));
@@ -300,7 +311,7 @@ impl Sites {
                 **id,
             )
         });
-        *most.expect("there are devices")
+        most.copied()
     }
 }
 

@@ -6,7 +6,7 @@ use base::{NodeId, Timestamp};
 use testkit::Random;
 
 use super::*;
-use crate::{Device, Fill, Node, Replicas, State, WIDTH};
+use crate::{Device, Fill, NamedPolicy, Node, Policy, Replicas, State, WIDTH};
 
 const SHARDS: u16 = 12;
 
@@ -30,8 +30,8 @@ struct World {
     rafts: BTreeMap<ShardId, Raft>,
     /// Reports that have not arrived yet.
     late: Vec<(ShardId, Membership)>,
-    /// Where the acknowledged chunks are.
-    chunks: BTreeMap<GroupId, Vec<BTreeSet<DeviceId>>>,
+    /// Where the acknowledged chunks are, and which fragment each device has.
+    chunks: BTreeMap<GroupId, Vec<BTreeMap<DeviceId, u8>>>,
     /// Epochs that devices learned from a filling member.
     fences: BTreeMap<(DeviceId, GroupId), Epoch>,
     steps: usize,
@@ -69,6 +69,15 @@ impl World {
     fn change(&mut self, change: impl FnOnce(&mut Map)) {
         change(&mut self.map);
         self.map.epoch = self.map.epoch.next();
+    }
+
+    /// Groups of these kinds are made as soon as there are devices enough.
+    fn add_policies(&mut self) {
+        for (data, parity) in [(2, 1), (4, 2)] {
+            let policy = Policy::Coded { data, parity };
+            let name = policy.to_string();
+            self.map.policies.list.push(NamedPolicy { name, policy });
+        }
     }
 
     /// A node comes with its devices; the first founds the shards.
@@ -258,14 +267,15 @@ impl World {
                     continue;
                 }
                 let full: Vec<_> = group.full().filter(|id| self.is_alive(*id)).collect();
-                let Some(source) = self.one_of(full) else {
+                if group.copies_to_spare(|id| self.is_alive(id)).is_none() {
                     continue;
-                };
+                }
+                let source = self.one_of(full).expect("there are enough copies");
                 let fence = self.fences.entry((source, *id)).or_default();
                 *fence = since.max(*fence);
                 for holders in self.chunks.entry(*id).or_default() {
-                    if holders.contains(&source) {
-                        holders.insert(member.device);
+                    if holders.contains_key(&source) {
+                        holders.insert(member.device, member.index);
                     }
                 }
                 self.observed.filled.insert((*id, member.device, since));
@@ -278,9 +288,11 @@ impl World {
         let Some(node) = self.one_of(self.known.keys().copied().collect::<Vec<_>>()) else {
             return;
         };
+        let kinds = self.known[&node].policies.kinds();
+        let policy = self.one_of(kinds).expect("there is the standard one");
         let (known, draw) = (&self.known[&node], self.random.u64());
         let free = |_| Some(1);
-        let Some(id) = known.place(Map::POLICY, free, &[], draw) else {
+        let Some(id) = known.place(policy, free, &[], draw) else {
             return;
         };
         let group = &known.groups[&id];
@@ -293,7 +305,8 @@ impl World {
             self.is_alive(device) && of_map.max(of_fill).unwrap_or_default() <= group.epoch
         };
         if group.devices().all(accepts) {
-            let holders = group.devices().collect();
+            let members = group.members.iter();
+            let holders = members.map(|one| (one.device, one.index)).collect();
             self.chunks.entry(id).or_default().push(holders);
         }
     }
@@ -325,9 +338,13 @@ impl World {
                 }
                 Step::Drop { group, device } => {
                     let old = &self.map.groups[group];
-                    let left = old.full().any(|one| one != *device && self.map.is_up(one));
-                    let is_full = old.full().any(|one| one == *device);
-                    assert!(left || !is_full, "{step} of {old:?}");
+                    let members = old.members.iter();
+                    let its = members.clone().find(|one| one.device == *device).unwrap();
+                    let mut others = members.filter(|one| {
+                        one.index == its.index && one.device != *device && one.fill == Fill::Full
+                    });
+                    let left = others.any(|one| self.map.is_up(one.device));
+                    assert!(left || its.fill != Fill::Full, "{step} of {old:?}");
                     assert_ne!(groups.insert(*group, "drop"), Some("add"));
                 }
                 Step::Add { group, .. } => {
@@ -348,12 +365,14 @@ impl World {
         for (id, group) in &self.map.groups {
             assert!(no_twins(group.devices().collect()), "{id}: {group:?}");
             assert!(group.full().next().is_some(), "{id}: {group:?}");
+            if let Policy::Coded { .. } = group.policy {
+                let width = group.policy.width();
+                assert_eq!(group.copies(|_| true), width, "{id}: {group:?}");
+            }
             for holders in self.chunks.get(id).into_iter().flatten() {
-                for device in group.full() {
-                    assert!(
-                        holders.contains(&device),
-                        "{id}: a chunk is not on {device}"
-                    );
+                for member in group.full_members() {
+                    let has = holders.get(&member.device);
+                    assert_eq!(has, Some(&member.index), "{id}: a chunk on {member:?}");
                 }
             }
         }
@@ -432,8 +451,14 @@ impl World {
         let sites = Sites::of(&self.map);
         let width = usize::from(WIDTH).min(sites.staying);
         let staying = |id: DeviceId| sites.is_staying(id);
-        let best = sites.best_closeness(width);
         for (id, group) in &self.map.groups {
+            let width = match group.policy {
+                Policy::Replicated { .. } => width,
+                // There is no place to go for those that are to leave.
+                Policy::Coded { .. } if group.policy.width() > sites.staying => continue,
+                Policy::Coded { .. } => group.policy.width(),
+            };
+            let best = sites.best_closeness(width);
             let full: Vec<_> = group.full().collect();
             assert_eq!(
                 (full.len(), group.members.len()),
@@ -443,6 +468,7 @@ impl World {
             assert!(full.iter().all(|id| staying(*id)), "{id}: {group:?}");
             assert_eq!(sites.closeness(&full), best, "{id}: {group:?}");
         }
+        let best = sites.best_closeness(width);
         for (id, replicas) in &self.map.shards {
             let devices: Vec<_> = replicas.devices().collect();
             assert_eq!(devices, replicas.voters, "{id}");
@@ -493,6 +519,9 @@ fn seeds(default: u64) -> impl Iterator<Item = u64> {
 fn whatever_happens_nothing_is_lost_and_all_comes_to_rest() {
     for seed in seeds(20) {
         let mut world = World::new(seed);
+        if seed % 2 == 1 {
+            world.add_policies();
+        }
         let sizes = vec![1 << 40; 1 + usize::try_from(world.random.below(3)).unwrap()];
         world.join("", &sizes);
         for _ in 0..2000 {
@@ -593,6 +622,26 @@ fn chunks_can_be_written_as_soon_as_a_node_of_three_is_down() {
     // The spare groups of the first time were used again.
     let spare = world.map.groups.values().filter(|group| group.is_spare);
     assert!(spare.count() <= 1);
+}
+
+#[test]
+fn groups_of_fragments_are_made_when_there_are_devices_enough() {
+    let mut world = World::new(1);
+    world.add_policies();
+    let of_width = |world: &World, width: usize| {
+        let groups = world.map.groups.values();
+        let coded = groups.filter(|group| group.policy.needed() > 1);
+        coded.filter(|group| group.members.len() == width).count()
+    };
+    for nodes in 1..=6 {
+        world.join("", &[1 << 40]);
+        world.settle();
+        world.check_rest();
+        let has = (of_width(&world, 3) > 0, of_width(&world, 6) > 0);
+        assert_eq!(has, (nodes >= 3, nodes >= 6), "with {nodes}");
+    }
+    // Each fragment of each group on a node of its own, and all devices alike.
+    check_spread(&world, [(46, 50), (5, 7), (2, 2)]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use base::env::{Disk, Env, Open};
@@ -59,6 +60,11 @@ impl Ground {
         (!self.plan.made.is_empty()).then_some(self.plan.cluster)
     }
 
+    /// A directory that is no device yet.
+    pub(crate) fn first_new(&self) -> Option<&Path> {
+        self.plan.to_make.first().map(PathBuf::as_path)
+    }
+
     fn dirs(&self) -> impl Iterator<Item = &Path> {
         let all = self.plan.made.iter().chain(&self.plan.to_make);
         all.map(PathBuf::as_path)
@@ -84,7 +90,7 @@ impl Ground {
         let shards = shards.await.context("opening the shards")?;
         Ok(Ready {
             devices,
-            shards,
+            shards: Arc::new(shards),
             ground: self,
         })
     }

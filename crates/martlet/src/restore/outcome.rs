@@ -45,7 +45,7 @@ impl Outcome {
     }
 }
 
-fn list(text: &mut String, lines: &[String], total: u64) {
+pub(crate) fn list(text: &mut String, lines: &[String], total: u64) {
     for line in lines {
         text.push_str(&format!("  {line}\n"));
     }

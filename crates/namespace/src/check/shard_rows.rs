@@ -129,7 +129,7 @@ impl<'a> ShardRows<'a> {
     fn container(&mut self, key: &[u8], value: &[u8]) -> Result<(), Wrong> {
         let mut parts = Parts::of(table::CONTAINER, key)?;
         let (account, name) = (parts.name()?, parts.last_name()?);
-        let row: ContainerRow = row::decode_owned(value)?;
+        let row = ContainerRow::decode(value)?;
         let counted = Counted {
             account: account.to_owned(),
             name: name.to_owned(),
@@ -153,8 +153,7 @@ impl<'a> ShardRows<'a> {
         let id = Parts::of(table::CONTAINER_NAME, key)?.container()?;
         let row: ContainerNameRow = row::decode_owned(value)?;
         let container = self.view.get(&key::container(&row.account, &row.name))?;
-        let head =
-            container.map(|row| row::decode_front::<ContainerHead>(&row).map(|(head, _)| head));
+        let head = container.map(|row| ContainerHead::decode(&row).map(|(head, _)| head));
         match head.transpose()? {
             Some(head) if head.id == id => Ok(()),
             _ => Err(wrong("leads to no container of this id")),

@@ -1,7 +1,5 @@
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use base::DeviceId;
 use chunks::Storage as _;
 use shard::{Shards, View};
 
@@ -9,7 +7,7 @@ use super::*;
 use crate::check::{self, Report};
 use crate::key::{Parts, table};
 use crate::reader::each_chunk;
-use crate::restore::{map_of, mend, put_map};
+use crate::restore::{Places, map_of, mend, put_map};
 use crate::row::{GarbageRow, ObjectRead};
 use crate::scan;
 use crate::tests::world::{SHARDS, World};
@@ -18,7 +16,7 @@ use crate::tests::world::{SHARDS, World};
 async fn headers(world: &World) -> Vec<(Owner, Piece)> {
     let devices = world.devices.iter();
     let owners = devices.flat_map(|device| device.chunks());
-    let owners: BTreeMap<_, _> = owners.map(|(id, owner, _)| (id, owner)).collect();
+    let owners: BTreeMap<_, _> = owners.map(|(id, label, _)| (id, label.owner)).collect();
     let mut all = Vec::new();
     for shard in (0..SHARDS).map(ShardId) {
         let view = world.shards.get(shard).view().await.unwrap();
@@ -90,10 +88,10 @@ fn bodies(view: &View) -> Vec<(BodyId<'static>, Body<'static>)> {
 
 /// Forgets all rows of the world, and makes them again from these headers.
 async fn rebuild(world: &mut World, headers: Vec<(Owner, Piece)>) -> (Rebuilt, Report) {
-    let mut found: BTreeMap<_, BTreeSet<DeviceId>> = BTreeMap::new();
+    let mut found = Places::new();
     for record in world.records() {
         let group = found.entry(record.chunk.group()).or_default();
-        group.insert(record.device);
+        group.insert(record.device, None);
     }
     let devices: Vec<_> = world.devices.iter().map(|device| device.id()).collect();
     let map = map_of(&map::Map::default(), &devices, &found);

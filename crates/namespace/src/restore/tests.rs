@@ -16,7 +16,10 @@ fn all_groups_stay_and_are_where_something_of_them_was_found() {
     // Three groups, of A, B and C.
     let mut before = Map::default().with_devices([A, B, C]);
     before.last_node = NodeId(7);
-    let found = [(GroupId(0), [B].into()), (GroupId(9), [A, B].into())];
+    let found = [
+        (GroupId(0), [(B, None)].into()),
+        (GroupId(9), [(A, None), (B, None)].into()),
+    ];
     let map = map_of(&before, &[A, B], &found.into());
     assert_eq!(map.epoch, before.epoch.next());
     assert!(map.devices.keys().eq(&[A, B]));
@@ -33,10 +36,33 @@ fn all_groups_stay_and_are_where_something_of_them_was_found() {
 fn a_device_without_groups_gets_one() {
     let map = map_of(&Map::default(), &[A, B], &BTreeMap::new());
     assert_eq!((members(&map, 0), members(&map, 1)), (vec![A], vec![B]));
-    let elsewhere = [(GroupId(5), [C, A].into())];
+    let elsewhere = [(GroupId(5), [(C, None), (A, None)].into())];
     let map = map_of(&Map::default(), &[A, B], &elsewhere.into());
     assert_eq!((members(&map, 5), members(&map, 6)), (vec![A], vec![B]));
     assert!(map.groups.values().all(|group| group.epoch == Epoch(1)));
+}
+
+#[test]
+fn a_group_of_fragments_is_known_by_what_was_found() {
+    let fragment = |index| Fragment {
+        index,
+        data: 2,
+        parity: 1,
+        chunk_bytes: 4 << 20,
+    };
+    let found = [
+        (B, Some(fragment(0))),
+        (C, Some(fragment(1))),
+        (A, Some(fragment(2))),
+    ];
+    let found = [(GroupId(4), found.into())];
+    let map = map_of(&Map::default(), &[A, B, C], &found.into());
+    let group = &map.groups[&GroupId(4)];
+    assert_eq!(group.policy, Policy::Coded { data: 2, parity: 1 });
+    assert_eq!(
+        [A, B, C].map(|id| group.part(id)),
+        [Some(2), Some(0), Some(1)]
+    );
 }
 
 /// All rows of a world, shard by shard.

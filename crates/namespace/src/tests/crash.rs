@@ -123,7 +123,10 @@ async fn a_name_whose_making_was_interrupted_can_be_made() {
         half_make(&world, "c").await;
         power_cut(&mut world).await;
         let change = MetadataChange::default();
-        let put = world.namespace.put_container("a", "c", change, LIMITS);
+        let put =
+            world
+                .namespace
+                .put_container("a", "c", change, LIMITS, crate::PolicyChoice::default());
         assert_eq!(put.await, Ok(Created::New));
         power_cut(&mut world).await;
         let query = ListQuery {
@@ -141,17 +144,23 @@ async fn an_interrupted_upload_leaves_chunks_that_nobody_owns() {
     let mut upload = world.namespace.upload(&container, "o");
     upload.write(vec![1; 100_000].into()).await.unwrap();
     let stored = upload.finish().await.unwrap();
-    let (chunk, owner, _) = world
+    let (chunk, label, _) = world
         .devices
         .iter()
         .flat_map(|device| device.chunks())
         .next()
         .unwrap();
-    assert_eq!(world.namespace.owns(&owner, chunk).await, crate::Owns::Yes);
+    assert_eq!(
+        world.namespace.owns(&label.owner, chunk).await,
+        crate::Owns::Yes
+    );
     // A process that dies runs no destructors.
     std::mem::forget(stored);
     world.reopen().await;
-    assert_eq!(world.namespace.owns(&owner, chunk).await, crate::Owns::No);
+    assert_eq!(
+        world.namespace.owns(&label.owner, chunk).await,
+        crate::Owns::No
+    );
     let report = world.check().await;
     assert_eq!((report.leftover_records, report.problems_total), (1, 0));
 }
@@ -166,7 +175,10 @@ type Step = (
 const STEPS: [Step; 9] = [
     ("make", |world| {
         let change = MetadataChange::default();
-        let made = world.namespace.put_container("a", "c", change, LIMITS);
+        let made =
+            world
+                .namespace
+                .put_container("a", "c", change, LIMITS, crate::PolicyChoice::default());
         made.map_ok(drop).boxed()
     }),
     ("small", |world| put(world, 10)),

@@ -129,6 +129,7 @@ impl OnDisk {
         let each = &mut |finding| match finding {
             Finding::Record(found) if found.wrong.is_none() && found.live => {
                 records.push(Record {
+                    fragment: None,
                     device: device.identity().device,
                     chunk: found.chunk,
                     bytes: found.payload_bytes,

@@ -63,8 +63,12 @@ async fn everything_can_be_deleted_from_a_full_device() {
     empty();
     world.shards.flush().await.unwrap();
     let change = MetadataChange::default();
-    let made = world
-        .namespace
-        .put_container("a", "c", change, super::world::LIMITS);
+    let made = world.namespace.put_container(
+        "a",
+        "c",
+        change,
+        super::world::LIMITS,
+        crate::PolicyChoice::default(),
+    );
     made.await.unwrap();
 }

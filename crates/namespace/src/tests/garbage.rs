@@ -125,8 +125,8 @@ async fn a_chunk_is_owned_until_it_is_collected() {
     let container = world.container("c").await;
     world.put(&container, "o", &LARGE).await.unwrap();
     let all = world.devices.iter().flat_map(|device| device.chunks());
-    let (chunk, owner, _) = all.clone().next().unwrap();
-    let owns = async || world.namespace.owns(&owner, chunk).await;
+    let (chunk, label, _) = all.clone().next().unwrap();
+    let owns = async || world.namespace.owns(&label.owner, chunk).await;
     assert_eq!(owns().await, Owns::Yes);
 
     // A POST keeps the body, and a write that fails leaves a second copy of which nobody knows.
@@ -140,18 +140,21 @@ async fn a_chunk_is_owned_until_it_is_collected() {
     world.namespace.post_object(&container, post).await.unwrap();
     assert_eq!(owns().await, Owns::Yes);
     let copy = base::ChunkId::new(chunk.group(), 1, 1);
-    assert_eq!(world.namespace.owns(&owner, copy).await, Owns::No);
+    assert_eq!(world.namespace.owns(&label.owner, copy).await, Owns::No);
 
     world.put(&container, "o", b"small").await.unwrap();
     assert_eq!(owns().await, Owns::Doomed);
-    assert_eq!(world.namespace.owns(&owner, copy).await, Owns::No);
+    assert_eq!(world.namespace.owns(&label.owner, copy).await, Owns::No);
     world.clock.advance(Duration::from_secs(6));
     world.collect().await;
     assert_eq!(owns().await, Owns::No);
 
-    let mut foreign = owner.clone();
-    foreign.container_id = base::ContainerId(u64::MAX);
-    assert_eq!(world.namespace.owns(&foreign, chunk).await, Owns::Unknown);
+    let mut foreign = label.clone();
+    foreign.owner.container_id = base::ContainerId(u64::MAX);
+    assert_eq!(
+        world.namespace.owns(&foreign.owner, chunk).await,
+        Owns::Unknown
+    );
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ async fn twofold() -> World {
     let world = World::new(1).await;
     change(&world, |map| {
         let members = [1, 2].map(|id| Member {
+            index: 0,
             device: DeviceId(id),
             fill: Fill::Full,
         });
@@ -74,7 +75,7 @@ async fn a_copy_that_is_missing_is_made_again_and_that_of_garbage_is_not() {
     assert!(round(&mut healer, &world).await);
     let there: Vec<_> = world.devices[1].chunks();
     assert_eq!(there.len(), 1);
-    assert_eq!(there[0].1.object, "kept");
+    assert_eq!(there[0].1.owner.object, "kept");
 
     // All is well: nothing is looked at before a day is over.
     assert!(!round(&mut healer, &world).await);
@@ -94,9 +95,9 @@ async fn rot_is_mended_and_what_is_lost_has_a_name() {
     for name in ["mended", "lost"] {
         world.put(&container, name, &LARGE).await.unwrap();
     }
-    for (id, owner, _) in world.devices[0].chunks() {
+    for (id, label, _) in world.devices[0].chunks() {
         world.devices[0].rot(id);
-        if owner.object == "lost" {
+        if label.owner.object == "lost" {
             world.devices[1].rot(id);
         }
     }

@@ -80,19 +80,22 @@ async fn a_long_manifest_is_read_and_deleted_part_by_part() {
             assert!(read == body[at(range.start)..at(range.end)], "{range:?}");
         }
         drop(object);
-        let owners: Vec<_> = world
+        let labels: Vec<_> = world
             .devices
             .iter()
             .flat_map(|device| device.chunks())
             .collect();
-        for (chunk, owner, _) in &owners {
-            assert_eq!(world.namespace.owns(owner, *chunk).await, Owns::Yes);
+        for (chunk, label, _) in &labels {
+            assert_eq!(world.namespace.owns(&label.owner, *chunk).await, Owns::Yes);
         }
 
         world.put(&container, "o", b"short").await.unwrap();
         assert_eq!(world.check().await.problems, []);
-        for (chunk, owner, _) in &owners {
-            assert_eq!(world.namespace.owns(owner, *chunk).await, Owns::Doomed);
+        for (chunk, label, _) in &labels {
+            assert_eq!(
+                world.namespace.owns(&label.owner, *chunk).await,
+                Owns::Doomed
+            );
         }
         world.clock.advance(Duration::from_secs(60));
         world.collect().await;
@@ -124,7 +127,7 @@ async fn a_long_body_that_is_given_up_leaves_nothing() {
 async fn an_upload_whose_process_died_is_reaped_after_a_day() {
     let (mut world, container, _held) = world().await;
     let stored = upload(&world, &container, &body(40)).await.unwrap();
-    let (chunk, owner, _) = world.devices[0].chunks()[0].clone();
+    let (chunk, label, _) = world.devices[0].chunks()[0].clone();
     std::mem::forget(stored);
     world.reopen().await;
     let reap = async |world: &World| {
@@ -134,7 +137,10 @@ async fn an_upload_whose_process_died_is_reaped_after_a_day() {
     };
     reap(&world).await;
     assert_eq!(world.check().await.pending_uploads, 1);
-    assert_eq!(world.namespace.owns(&owner, chunk).await, Owns::Unknown);
+    assert_eq!(
+        world.namespace.owns(&label.owner, chunk).await,
+        Owns::Unknown
+    );
 
     world.clock.advance(Duration::from_secs(25 * 3600));
     reap(&world).await;

@@ -127,7 +127,7 @@ async fn makers_and_deleters_of_one_name_lose_nothing() {
                     if task % 2 == 0 {
                         world
                             .namespace
-                            .put_container("a", "c", change, LIMITS)
+                            .put_container("a", "c", change, LIMITS, crate::PolicyChoice::default())
                             .await
                             .unwrap();
                     } else {

@@ -103,7 +103,13 @@ async fn names_that_are_no_keys_are_refused() {
         let change = MetadataChange::default();
         world
             .namespace
-            .put_container(account, container, change, LIMITS)
+            .put_container(
+                account,
+                container,
+                change,
+                LIMITS,
+                crate::PolicyChoice::default(),
+            )
             .await
     };
     let long = "n".repeat(257);
@@ -135,7 +141,7 @@ async fn a_refused_container_is_not_listed() {
     let change = set("x-container-meta-one", "1");
     let put = world
         .namespace
-        .put_container("a", "c", change, limits)
+        .put_container("a", "c", change, limits, crate::PolicyChoice::default())
         .await;
     assert_eq!(
         put,

@@ -80,7 +80,7 @@ async fn uploads_of_one_object_in_one_moment_are_two_bodies() {
         second.finish().await.unwrap(),
     );
     let chunks = world.devices.iter().flat_map(|device| device.chunks());
-    let mut versions: Vec<_> = chunks.map(|(_, owner, _)| owner.version).collect();
+    let mut versions: Vec<_> = chunks.map(|(_, label, _)| label.owner.version).collect();
     versions.dedup();
     assert_eq!(versions.len(), 2);
     finish(&world.namespace, &container, first).await;
@@ -187,14 +187,14 @@ async fn an_upload_of_days_is_known_to_all_nodes() {
     let mut upload = world.namespace.upload(&container, "o");
     upload.write(vec![1; 300_000].into()).await.unwrap();
     let chunks = world.devices.iter().flat_map(|device| device.chunks());
-    let (chunk, owner, _) = chunks.collect::<Vec<_>>().remove(0);
+    let (chunk, label, _) = chunks.collect::<Vec<_>>().remove(0);
     for hour in 1..60 {
         world.clock.advance(HOUR);
         upload.write(vec![1; 10].into()).await.unwrap();
         assert_eq!(reap(&other).await, 0);
         // Nobody asks about a chunk that is not a day old.
         if hour >= 23 {
-            assert_eq!(other.owns(&owner, chunk).await, Owns::Unknown);
+            assert_eq!(other.owns(&label.owner, chunk).await, Owns::Unknown);
         }
     }
     assert_eq!(world.check().await.pending_uploads, 1);
@@ -202,7 +202,7 @@ async fn an_upload_of_days_is_known_to_all_nodes() {
     finish(&world.namespace, &container, upload.finish().await.unwrap()).await;
     let report = world.check().await;
     assert_eq!((report.pending_uploads, report.problems_total), (0, 0));
-    assert_eq!(other.owns(&owner, chunk).await, Owns::Yes);
+    assert_eq!(other.owns(&label.owner, chunk).await, Owns::Yes);
     let object = look(&other, &container).await;
     let body = read(&other, &container, &object).await.unwrap();
     assert!(body == vec![1; 300_590]);

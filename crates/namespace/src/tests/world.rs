@@ -223,7 +223,9 @@ impl World {
     /// Makes a container of account `a`.
     pub(crate) async fn container(&self, name: &str) -> Container {
         let change = MetadataChange::default();
-        let put = self.namespace.put_container("a", name, change, LIMITS);
+        let put =
+            self.namespace
+                .put_container("a", name, change, LIMITS, crate::PolicyChoice::default());
         put.await.unwrap();
         self.namespace.container("a", name).await.unwrap()
     }
@@ -298,6 +300,7 @@ impl World {
         let devices = self.devices.iter();
         let records = devices.flat_map(|device| {
             let record = |(chunk, _, bytes)| Record {
+                fragment: None,
                 device: device.id(),
                 chunk,
                 bytes,

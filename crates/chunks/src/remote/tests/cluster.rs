@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use base::{GroupId, NodeId, Timestamp};
 use map::State;
 
-use super::world::{body, group, nodes, read, write};
+use super::world::{body, first_source, group, nodes, read, write};
 use crate::{Error, Storage as _};
 
 #[tokio::test]
@@ -67,8 +67,8 @@ async fn the_own_copy_is_read_and_others_share_the_work() {
     }
     let mut firsts = std::collections::BTreeSet::new();
     for chunk in &written {
-        firsts.insert(nodes[3].chunks.sources(chunk.id).await.unwrap()[0]);
-        let own = nodes[1].chunks.sources(chunk.id).await.unwrap()[0];
+        firsts.insert(first_source(&nodes[3].chunks, chunk.id).await);
+        let own = first_source(&nodes[1].chunks, chunk.id).await;
         assert_eq!(own, base::DeviceId(2));
     }
     assert_eq!(firsts.len(), 3);
@@ -84,7 +84,7 @@ async fn a_slow_or_bad_copy_is_made_up_for_by_another() {
     let nodes = nodes(4, &[&[1, 2, 3]]).await;
     let body = body(300_000);
     let chunk = write(&nodes[3].chunks, &body).await.unwrap();
-    let first = nodes[3].chunks.sources(chunk.id).await.unwrap()[0];
+    let first = first_source(&nodes[3].chunks, chunk.id).await;
     let first = nodes.iter().find(|node| node.device.id() == first).unwrap();
     first.device.rot(chunk.id);
     assert_eq!(read(&nodes[3].chunks, chunk).await.unwrap(), body);

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::env::Env;
-use base::{ContainerId, DeviceId, GroupId, NodeId, Version};
+use base::{ChunkId, DeviceId, GroupId, NodeId};
 use bytes::Bytes;
-use device::Owner;
 use map::{Current, Device, Epoch, Fill, Group, Map, Member, Node, Policy, State};
 use rpc::{Authority, Call, Listener, NodeKey, Peers, Service};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::remote::{AllDevices, Server};
-use crate::testing::MemoryDevice;
+use crate::testing::{MemoryDevice, label};
 use crate::{Chunks, Config, Devices, Fence, Fenced, Span, Storage};
 
 pub(super) const CHUNKS: u16 = 3;
@@ -78,6 +77,7 @@ impl Service for Port {
 /// A group of full members; the first of a map's groups is preferred.
 pub(super) fn group(number: u32, epoch: Epoch, members: &[u128]) -> Group {
     let members = members.iter().map(|id| Member {
+        index: 0,
         device: DeviceId(*id),
         fill: Fill::Full,
     });
@@ -163,16 +163,6 @@ pub(super) async fn nodes(count: u32, groups: &[&[u128]]) -> Vec<TestNode> {
     starts.collect()
 }
 
-pub(super) fn owner() -> Owner {
-    Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: "o".into(),
-        version: Version(100_000),
-    }
-}
-
 /// A body of so many bytes, no two pieces of which are alike.
 pub(super) fn body(len: usize) -> Bytes {
     let numbers = 0..u32::try_from(len).unwrap().div_ceil(4);
@@ -182,7 +172,7 @@ pub(super) fn body(len: usize) -> Bytes {
 
 /// Writes a body of one chunk.
 pub(super) async fn write(chunks: &Chunks, body: &Bytes) -> Result<crate::Chunk, crate::Error> {
-    let mut writer = chunks.writer(owner());
+    let mut writer = chunks.writer(label("o").owner, Map::POLICY);
     let mut body = body.clone();
     while !body.is_empty() {
         let piece = body.split_to(body.len().min(crate::PIECE_BYTES));
@@ -193,10 +183,16 @@ pub(super) async fn write(chunks: &Chunks, body: &Bytes) -> Result<crate::Chunk,
     Ok(written[0])
 }
 
+/// The device that is asked first.
+pub(super) async fn first_source(chunks: &Chunks, chunk: ChunkId) -> DeviceId {
+    let group = chunks.group(chunk.group()).await.unwrap();
+    chunks.sources(&group, chunk)[0]
+}
+
 pub(super) async fn read(chunks: &Chunks, chunk: crate::Chunk) -> Result<Bytes, crate::Error> {
     let mut reader = chunks.reader();
     reader.push(Span {
-        chunk: chunk.id,
+        chunk,
         range: 0..chunk.bytes,
     });
     let mut got = Vec::new();

@@ -1,19 +1,9 @@
-use base::{ContainerId, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::label;
 
 const DEVICE: DeviceId = DeviceId(7);
-
-fn owner() -> Owner {
-    Owner {
-        account: "a".into(),
-        container: "c".into(),
-        container_id: ContainerId(1),
-        object: "o".into(),
-        version: Version(100_000),
-    }
-}
 
 fn id(number: u64) -> ChunkId {
     ChunkId::new(GroupId(3), 1, number)
@@ -23,20 +13,26 @@ fn body(call: &Call<'_>) -> Bytes {
     encode(DEVICE, call).concat().into()
 }
 
-fn write(owner: Owner, payload: Vec<Bytes>) -> Call<'static> {
+fn write(label: Label, payload: Vec<Bytes>) -> Call<'static> {
     Call::Write {
         epoch: Epoch(5),
         id: id(1),
-        owner: Cow::Owned(owner),
+        label: Cow::Owned(label),
         payload: payload.into(),
     }
 }
 
 fn calls() -> Vec<Call<'static>> {
     vec![
-        write(owner(), vec![Bytes::from_static(b"payload")]),
+        write(label("o"), vec![Bytes::from_static(b"payload")]),
         Call::Read {
             id: id(2),
+            index: None,
+            range: 5..9,
+        },
+        Call::Read {
+            id: id(2),
+            index: Some(5),
             range: 5..9,
         },
         Call::Delete {
@@ -63,15 +59,15 @@ fn golden() {
     let device = "07000000000000000000000000000000";
     let chunk = "010000000000010000000000_03000000".replace('_', "");
     let calls = calls();
-    let owner = "0161016301016fa08d06";
+    let label = "0161016301016fa08d06_00_00_00".replace('_', "");
     assert_eq!(
         hex(&body(&calls[0])),
-        format!("0101{device}0500000000000000{chunk}7069e3f40a00{owner}7061796c6f6164")
+        format!("0201{device}0500000000000000{chunk}7069e3f40d00{label}7061796c6f6164")
     );
     let listed = "040000000000010000000000_03000000".replace('_', "");
     assert_eq!(
-        hex(&body(&calls[5])),
-        format!("0104{device}03000000{listed}")
+        hex(&body(&calls[6])),
+        format!("0204{device}03000000{listed}")
     );
     assert_eq!(
         hex(&encode_refusal(StorageError::Damaged("x".into()))),
@@ -107,20 +103,23 @@ fn a_call_that_is_cut_or_too_long_is_none() {
 fn what_a_device_would_not_take_is_no_call() {
     let bounds = Err(Malformed::BOUNDS);
     let full = Bytes::from(vec![1; CHUNK_BYTES_MAX]);
-    decode(body(&write(owner(), vec![full.clone()]))).unwrap();
+    decode(body(&write(label("o"), vec![full.clone()]))).unwrap();
     let over = vec![full, Bytes::from_static(b"x")];
     for payload in [over, vec![]] {
-        assert_eq!(decode(body(&write(owner(), payload))), bounds);
+        assert_eq!(decode(body(&write(label("o"), payload))), bounds);
     }
-    let object = "x".repeat(OWNER_BYTES_MAX - 1);
-    let long = Owner { object, ..owner() };
+    let long = label(&"x".repeat(OWNER_BYTES_MAX - 1));
     let refused = decode(body(&write(long, vec![Bytes::from_static(b"x")])));
-    assert_eq!(refused, Err(Malformed::OWNER));
+    assert_eq!(refused, Err(Malformed::LABEL));
     let mib = 1 << 20;
     #[expect(clippy::reversed_empty_ranges, reason = "that is the point")]
     let ranges = [0..0, 5..4, 0..mib + 1, 4 * mib - 1..4 * mib + 1];
     for range in ranges {
-        let read = Call::Read { id: id(1), range };
+        let read = Call::Read {
+            id: id(1),
+            index: None,
+            range,
+        };
         assert_eq!(decode(body(&read)), bounds, "{read:?}");
     }
     let ids = vec![id(1); DELETE_MAX + 1].into();
@@ -129,7 +128,7 @@ fn what_a_device_would_not_take_is_no_call() {
 
 #[test]
 fn a_flipped_bit_in_a_payload_is_seen() {
-    let mut call = body(&write(owner(), vec![Bytes::from_static(b"payload")])).to_vec();
+    let mut call = body(&write(label("o"), vec![Bytes::from_static(b"payload")])).to_vec();
     *call.last_mut().unwrap() ^= 4;
     assert_eq!(decode(call.into()), Err(Malformed::CHECKSUM));
     let answer = encode_payload(Bytes::from_static(b"payload")).concat();
@@ -164,7 +163,7 @@ fn answers_hold_what_was_asked_for() {
         assert_eq!(list(&ids, after), Err(Malformed::BOUNDS));
     }
     let description = Description {
-        owner: owner(),
+        label: label("o"),
         bytes: 9,
     };
     let answer = encode_description(&description).concat().into();

@@ -57,7 +57,7 @@ async fn only_the_frames_of_a_range_need_be_good() {
         (FRAME_BYTES + 100, FRAME_BYTES + 101, false),
         (2 * FRAME_BYTES, 300_000, true),
     ] {
-        let read = device.store().read(chunk(2), range(start, end)).await;
+        let read = device.store().read(chunk(2), None, range(start, end)).await;
         match good {
             true => assert!(read.unwrap() == whole[start..end]),
             false => assert!(matches!(read, Err(Error::Damaged(_)))),
@@ -212,7 +212,7 @@ async fn a_forged_record_inside_a_payload_is_not_found() {
     let body = [Bytes::from(body)];
     device
         .store()
-        .write(chunk(2), &owner("evil"), &body)
+        .write(chunk(2), &owner("evil").into(), &body)
         .await
         .unwrap();
     device.store().delete(&[chunk(1)]).await.unwrap();

@@ -246,7 +246,7 @@ async fn the_index_never_points_to_what_a_power_cut_may_take() {
         // A write that is cut off by a kill: the system has it, the disk not.
         let payload = [payload(2, 5000)];
         let now = world.env.clock.now();
-        let record = record::Record::new(chunk(2), owner("2"), now, &payload).unwrap();
+        let record = record::Record::new(chunk(2), owner("2").into(), now, &payload).unwrap();
         let body = super::super::write::Body::new(&payload);
         let shared = &device.store().shared;
         shared

@@ -18,7 +18,7 @@ fn ids(findings: &[Finding]) -> [Vec<u64>; 3] {
             continue;
         };
         let id = u64::try_from(record.chunk.0).unwrap();
-        assert_eq!(record.owner, owner(&id.to_string()));
+        assert_eq!(record.label.owner, owner(&id.to_string()));
         all[usize::from(!record.live)].push(id);
         if record.wrong.is_some() {
             all[2].push(id);

@@ -13,7 +13,13 @@ impl Run {
         let change = self.change("x-container-meta-", "x-container-meta-quota");
         let namespace = &self.world.namespace;
         let put = namespace
-            .put_container(&account, &name, change.clone(), LIMITS)
+            .put_container(
+                &account,
+                &name,
+                change.clone(),
+                LIMITS,
+                crate::PolicyChoice::default(),
+            )
             .await;
         let expected = self.model.put_container(&account, &name, &change, &LIMITS);
         assert_eq!(put, expected, "put {account}/{name} {change:?}");
@@ -295,6 +301,7 @@ impl Run {
         let rows = found.into_iter().flat_map(|found| {
             found.containers.iter().map(|(name, container)| {
                 let entry = ContainerEntry {
+                    policy: 0,
                     name: name.clone(),
                     objects: container.objects.len() as u64,
                     bytes: container.bytes(),
