@@ -255,8 +255,8 @@ fn restore(launch: &Launch, source: &Path, data: &Path) -> Result<(Option<i32>, 
 }
 
 /// Restores into an empty directory: small bodies are there, large ones are named as missing and can be deleted. A
-/// backup of which any file has a bit flipped is refused before.
-pub fn without_disks(binary: &Path, random: &mut Rng) -> Result<()> {
+/// backup of which any file has a bit flipped is refused before. Gives how many restores were killed half-way.
+pub fn without_disks(binary: &Path, random: &mut Rng) -> Result<usize> {
     let subject = Subject::prepare(binary, random)?;
     let saved = subject.path("saved");
     let (code, text) = said(&subject.backup(&saved)?)?;
@@ -271,11 +271,12 @@ pub fn without_disks(binary: &Path, random: &mut Rng) -> Result<()> {
         promised!(is_refused, "{} at {at}: {code:?}: {text}", file.display());
         flip(&file, at, bit)?;
     }
-    let (code, text) = restore(&subject.launch, &saved, &fresh)?;
-    promised!(code == Some(1), "restore ends with {code:?}: {text}");
     // The first server goes on, and is no concern of this.
     let mut launch = subject.launch.clone();
     launch.data.clone_from(&fresh);
+    let cut = cut_short(&launch, &saved, random)?;
+    let (code, text) = restore(&subject.launch, &saved, &fresh)?;
+    promised!(code == Some(1), "restore ends with {code:?}: {text}");
     let server = launch.start()?;
     let mut session = subject.session.again(server.address);
     let is_small = |path: &str| {
@@ -297,7 +298,32 @@ pub fn without_disks(binary: &Path, random: &mut Rng) -> Result<()> {
     server.stop()?;
     let complaint = launch.check()?;
     promised!(complaint.is_none(), "{complaint:?}");
-    Ok(())
+    Ok(cut)
+}
+
+/// Kills restores at random moments: while one is not done, no server starts on what it left. Gives how many were
+/// not.
+fn cut_short(launch: &Launch, saved: &Path, random: &mut Rng) -> Result<usize> {
+    const ROUNDS: usize = 8;
+    let mut cut = 0;
+    for _ in 0..ROUNDS {
+        let mut command = Command::new(&launch.binary);
+        command.arg("restore").arg(saved).arg("--data");
+        command.arg(&launch.data).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::null()).spawn()?;
+        thread::sleep(Duration::from_micros(random.u64(..60_000)));
+        child.kill()?;
+        child.wait()?;
+        if launch.data.join("restoring").exists() {
+            let started = launch.start();
+            promised!(started.is_err(), "a server starts on half of a backup");
+            cut += 1;
+        } else if launch.data.exists() {
+            // It was done, or had not begun; here each begins anew.
+            fs::remove_dir_all(&launch.data)?;
+        }
+    }
+    Ok(cut)
 }
 
 /// Kills the server while it is saved: the backup is whole, or none, and the server loses nothing. Gives how many

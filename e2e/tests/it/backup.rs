@@ -20,7 +20,8 @@ fn a_backup_under_load_brings_back_all_that_was_acknowledged_before_it() {
 #[test]
 fn a_backup_without_the_disks_brings_back_small_bodies_and_names_the_others() {
     let binary = martlet(Build::Plain).expect("it builds");
-    backup::without_disks(&binary, &mut random()).expect("what is missing is named");
+    let cut = backup::without_disks(&binary, &mut random()).expect("what is missing is named");
+    eprintln!("{cut} restores were killed half-way");
 }
 
 #[test]
