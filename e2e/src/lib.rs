@@ -8,6 +8,7 @@
     reason = "the seams are for the server; these tests stand outside of it"
 )]
 
+pub mod backup;
 pub mod binary;
 pub mod clients;
 pub mod cluster;

@@ -1,5 +1,7 @@
 //! What the control API does, whichever door a request came through.
 
+mod backup;
+
 use std::sync::Arc;
 
 use base::env::Env;
@@ -31,6 +33,8 @@ pub trait System: Send + Sync + 'static {
     fn report(&self, to: &mut Prometheus) -> impl Future<Output = ()> + Send;
     /// This server as a node of a cluster, if it is one.
     fn cluster(&self) -> Option<&Cluster>;
+    /// The id that all its directories have.
+    fn cluster_id(&self) -> u128;
 }
 
 /// The control API. Cheap to clone.
@@ -104,6 +108,10 @@ impl<S: System> Admin<S> {
             }
             Err(error) => return respond(&error).into(),
         }
+        if route.is_secret() && door != Door::Socket {
+            let text = "a backup holds secrets: it is made through the admin socket";
+            return fault(StatusCode::FORBIDDEN, text);
+        }
         let answer = self.act(route, &request).await;
         answer.unwrap_or_else(Response::from)
     }
@@ -140,6 +148,15 @@ impl<S: System> Admin<S> {
             Route::Token(id) => self.remove_token(id).await,
             Route::Policies => Ok(json(StatusCode::OK, &self.policies())),
             Route::Policy(name) => self.put_policy(name, request).await,
+            Route::Backup => Ok(json(StatusCode::OK, &self.backup_scope())),
+            Route::BackupShard(shard) => {
+                let view = self.open_backup(shard).await?;
+                Ok(json(StatusCode::CREATED, &view))
+            }
+            Route::BackupRows(shard) => {
+                let rows = self.read_backup(shard, request).await?;
+                Ok(json(StatusCode::OK, &rows))
+            }
             Route::Part { part, lossy } if request.method() == http::Method::DELETE => {
                 self.remove_part(part, lossy).await
             }

@@ -126,6 +126,42 @@ pub fn device_id(text: &str) -> Option<DeviceId> {
     id.map(DeviceId)
 }
 
+/// What `POST /admin/backup` answers, on the socket alone: what there is to be saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupScope {
+    /// The cluster's id: 32 hexadecimal digits.
+    pub cluster: String,
+    pub shards: u16,
+}
+
+/// What `POST /admin/backup/SHARD` answers: a view of the shard that is open for a minute, and as long as it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupView {
+    /// Where it is open: as [`device_id`] reads it.
+    pub device: String,
+    pub number: u64,
+    /// The last entry of the shard's log that is in it.
+    pub position: u64,
+}
+
+/// `POST /admin/backup/SHARD/rows`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadBackup {
+    pub view: BackupView,
+    /// `next` of the answer before, as it came; empty at first.
+    pub after: String,
+}
+
+/// What that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRows {
+    /// As in a part of a backup, in base64.
+    pub rows: String,
+    /// Nothing with the last rows.
+    pub next: Option<String>,
+}
+
 /// `PUT /admin/nodes/NUMBER` and `PUT /admin/devices/ID`: what is to be otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! What a path and a method ask for.
 
-use base::NodeId;
+use base::{NodeId, ShardId};
 use cluster::control::Part;
 use http::Method;
 
@@ -28,6 +28,12 @@ pub(crate) enum Route {
     Policies,
     /// A policy, by its name.
     Policy(String),
+    /// What there is to be saved.
+    Backup,
+    /// A view of a shard, to be saved.
+    BackupShard(ShardId),
+    /// Rows of such a view.
+    BackupRows(ShardId),
     /// A node or a device; whether data that would be lost with it may be.
     Part {
         part: Part,
@@ -36,6 +42,14 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// Whether what is answered holds secrets of the cluster, so that only the owner of the data may have it.
+    pub(crate) fn is_secret(&self) -> bool {
+        matches!(
+            self,
+            Self::Backup | Self::BackupShard(_) | Self::BackupRows(_)
+        )
+    }
+
     /// `None`: there is nothing at that path.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let segments: Option<Vec<_>> = path
@@ -64,6 +78,9 @@ impl Route {
             ["admin", "tokens", id] => api::token_id(id).map(Self::Token),
             ["admin", "policies"] => Some(Self::Policies),
             ["admin", "policies", name] => Some(Self::Policy(own(name))),
+            ["admin", "backup"] => Some(Self::Backup),
+            ["admin", "backup", shard] => shard_id(shard).map(Self::BackupShard),
+            ["admin", "backup", shard, "rows"] => shard_id(shard).map(Self::BackupRows),
             ["admin", kind, name] => part(kind, name).map(|part| Self::Part { part, lossy: false }),
             ["admin", kind, name, "lossy"] => {
                 part(kind, name).map(|part| Self::Part { part, lossy: true })
@@ -85,6 +102,7 @@ impl Route {
             Self::Password { .. } | Self::Policy(_) => "PUT",
             Self::Tokens => "GET, HEAD, POST",
             Self::Token(_) => "DELETE",
+            Self::Backup | Self::BackupShard(_) | Self::BackupRows(_) => "POST",
             Self::Part { lossy: false, .. } => "PUT, DELETE",
             Self::Part { lossy: true, .. } => "DELETE",
         }
@@ -95,6 +113,10 @@ impl Route {
             .split(", ")
             .any(|allowed| allowed == method.as_str())
     }
+}
+
+fn shard_id(text: &str) -> Option<ShardId> {
+    text.parse().ok().map(ShardId)
 }
 
 fn part(kind: &str, name: &str) -> Option<Part> {
@@ -132,6 +154,9 @@ mod tests {
             "/admin/users/a/b/password",
             Some(r#"Password { account: "a", name: "b" } PUT"#),
         );
+        check("/admin/backup", Some("Backup POST"));
+        check("/admin/backup/3", Some("BackupShard(s3) POST"));
+        check("/admin/backup/3/rows", Some("BackupRows(s3) POST"));
         check("/admin/tokens", Some("Tokens GET, HEAD, POST"));
         check("/admin/tokens/00000000000000ff", Some("Token(255) DELETE"));
         check("/admin/policies", Some("Policies GET, HEAD"));
@@ -177,6 +202,8 @@ mod tests {
         check("/admin/users/a", None);
         check("/admin/tokens/ff", None);
         check("/admin/tokens/+0000000000000ff", None);
+        check("/admin/backup/70000", None);
+        check("/admin/backup/3/x", None);
         check("/admin/nodes/x", None);
         check("/admin/devices/3", None);
         check("/admin/zones/3", None);

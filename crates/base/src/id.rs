@@ -48,6 +48,11 @@ impl Version {
     pub fn new(began: Timestamp, node: NodeId) -> Self {
         Self(began.ticks() << 12 | u64::from(node.0) & 0xfff)
     }
+
+    /// When the upload began.
+    pub fn began(self) -> Timestamp {
+        Timestamp::from_ticks(self.0 >> 12)
+    }
 }
 
 /// An immutable chunk. The upper 32 bits name its placement group, the next 48 the millisecond of
@@ -100,7 +105,7 @@ mod tests {
         let version = |at, node| Version::new(at, NodeId(node));
         assert!(version(at, 4095) < version(at.next(), 1));
         assert_ne!(version(at, 1), version(at, 2));
-        assert_eq!(version(at, 7).0 >> 12, at.ticks());
+        assert_eq!(version(at, 7).began(), at);
     }
 
     #[test]

@@ -65,6 +65,10 @@ struct Outcome {
     leftovers: u64,
     /// Copies that other devices have taken over.
     left_behind: u64,
+    /// Objects of which a chunk has no good copy.
+    lost_total: u64,
+    /// The first thousand, by their names.
+    lost: Vec<String>,
     problems_total: u64,
     /// The first thousand.
     problems: Vec<String>,
@@ -93,6 +97,8 @@ impl Outcome {
         self.pending_uploads = report.pending_uploads;
         self.leftovers = report.leftover_records + report.leftover_lines;
         self.left_behind = report.left_behind;
+        self.lost_total = report.lost_total;
+        self.lost = report.lost;
         self.problems_total += report.problems_total;
         let problems = report.problems.iter().map(ToString::to_string);
         let room = PROBLEMS_MAX - self.problems.len();
@@ -150,6 +156,13 @@ impl Outcome {
         let more = self.problems_total - self.problems.len() as u64;
         if more > 0 {
             text.push_str(&format!("  and {} more\n", count(more)));
+        }
+        if self.lost_total > 0 {
+            let lost = counted(self.lost_total, "object");
+            text.push_str(&format!("\n{lost} without a good copy of all chunks:\n"));
+            for name in &self.lost {
+                text.push_str(&format!("  {name}\n"));
+            }
         }
         text
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
+use crate::backup::Place;
 use crate::config::{KEYS, value::Kind};
 
 #[derive(Debug, Parser)]
@@ -38,6 +39,12 @@ pub(crate) enum Top {
     Device(DeviceArgs),
     /// List and add the ways in which containers can keep their data
     Policy(PolicyArgs),
+    /// Save the metadata of a running server or cluster
+    Backup(BackupArgs),
+    /// Make a server out of a backup, and the disks that are left
+    Restore(RestoreArgs),
+    /// Make objects again from the records on the disks, when all metadata is lost and there is no backup
+    Rebuild(RebuildArgs),
     /// Verify data directories while no server runs on them
     Check(CheckArgs),
     /// Load a server and measure its answers
@@ -429,6 +436,66 @@ pub(crate) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Saves everything but bodies of more than 16 KiB, as it is now: accounts, containers, objects, users. \
+                  Bodies stay on the disks; martlet restore brings both together. What is saved is secret."
+)]
+pub(crate) struct BackupArgs {
+    /// A directory that is empty or to be made; or a container, as http://HOST:PORT/v1/ACCOUNT/CONTAINER, or a
+    /// folder in it
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Place,
+    /// Who writes into the container; the password is that of MARTLET_PASSWORD, or typed
+    #[arg(
+        long,
+        value_name = "ACCOUNT:USER",
+        env = "MARTLET_USER",
+        default_value = "main:admin"
+    )]
+    pub(crate) user: String,
+    /// A data directory of the server, whose admin socket is used; of a cluster any node will do
+    /// [default: the first of MARTLET_DATA, or else ./martlet-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The directories are new ones, or such as have their chunks and lost log/ and tree/: of a cluster all \
+                  that are left, which become one server. Objects of which chunks are missing are named. Exit code 0: \
+                  all is there; 1: restored, and something is missing; 2: not restored."
+)]
+pub(crate) struct RestoreArgs {
+    /// The backup, named as for martlet backup
+    #[arg(value_name = "BACKUP")]
+    pub(crate) source: Place,
+    /// Who reads from the container; the password is that of MARTLET_PASSWORD, or typed
+    #[arg(
+        long,
+        value_name = "ACCOUNT:USER",
+        env = "MARTLET_USER",
+        default_value = "main:admin"
+    )]
+    pub(crate) user: String,
+    /// A data directory; give all of them, each with its own --data
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) data: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads every record of directories that have lost log/ and tree/; of a cluster give all that are left, \
+                  which become one server. Bodies of 16 KiB and less, users, ACLs and metadata are not in records and \
+                  do not come back. Bodies that are not whole are named. Exit code 0: all is whole; 1: rebuilt, and \
+                  something is not; 2: not rebuilt."
+)]
+pub(crate) struct RebuildArgs {
+    /// A data directory; give all of them, each with its own --data
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) data: Vec<PathBuf>,
 }
 
 #[cfg(test)]

@@ -71,6 +71,21 @@ impl Client {
         serde_json::from_slice(&answer.body).context("the server's answer is not what was expected")
     }
 
+    /// Asks for something by saying what; the answer is JSON.
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let call = Call {
+            method: "POST",
+            path,
+            only_add: false,
+        };
+        let answer = self.call(&call, body)?;
+        serde_json::from_slice(&answer.body).context("the server's answer is not what was expected")
+    }
+
     /// Sends `body` as JSON; an answer of 4xx or 5xx is an error with the server's own words.
     pub(crate) fn call(&self, call: &Call<'_>, body: &impl Serialize) -> anyhow::Result<Answer> {
         let body = match call.method {
@@ -102,12 +117,21 @@ impl Client {
     }
 }
 
+/// An answer of 4xx or 5xx.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    text: String,
+}
+
 /// What a refusal says, or at least its status.
 fn refusal(status: u16, body: &[u8]) -> anyhow::Error {
-    match serde_json::from_slice::<Fault>(body) {
-        Ok(fault) => anyhow!("{}", fault.error),
-        Err(_) => anyhow!("the server answered {status}"),
-    }
+    let text = match serde_json::from_slice::<Fault>(body) {
+        Ok(fault) => fault.error,
+        Err(_) => format!("the server answered {status}"),
+    };
+    Refusal { status, text }.into()
 }
 
 fn not_running(data: &std::path::Path, error: anyhow::Error) -> anyhow::Error {

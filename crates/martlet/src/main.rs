@@ -1,5 +1,6 @@
 //! The binary: command line, configuration, start, stop. Wiring and nothing else.
 
+mod backup;
 mod bench;
 mod check;
 mod cli;
@@ -10,6 +11,8 @@ mod http;
 mod logging;
 mod node;
 mod policy;
+mod rebuild;
+mod restore;
 mod server;
 mod sigbus;
 mod status;
@@ -44,6 +47,9 @@ fn main() -> ExitCode {
         Top::Device(args) => node::device(args.command),
         Top::Policy(args) => policy::run(args.command),
         Top::Bench(args) => bench::run(*args),
+        Top::Backup(args) => backup::run(&args),
+        Top::Restore(args) => restore::run(&args),
+        Top::Rebuild(args) => rebuild::run(&args),
         Top::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -3,7 +3,7 @@
 
 #[cfg(feature = "canary")]
 mod canary;
-mod devices;
+pub(crate) mod devices;
 mod first_start;
 mod greeting;
 mod layers;

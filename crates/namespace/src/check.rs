@@ -9,8 +9,9 @@
 
 mod shard_rows;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::ops::ControlFlow;
 
 use base::{ChunkId, ContainerId, DeviceId, ShardId};
 use bytes::Bytes;
@@ -19,8 +20,10 @@ use map::{Group, Map};
 use shard::{Shards, View};
 
 use crate::check::shard_rows::ShardRows;
-use crate::key::{self, Count, GarbageCount, Parts, table};
-use crate::{Error, map_row, placement};
+use crate::key::{self, BodyId, Count, GarbageCount, Parts, table};
+use crate::reader::each_chunk;
+use crate::row::{self, ObjectRead};
+use crate::{Error, map_row, placement, scan};
 
 /// More problems than this are counted, not kept.
 const PROBLEMS_MAX: usize = 1000;
@@ -64,6 +67,9 @@ pub struct Report {
     pub leftover_lines: u64,
     /// Copies in a cluster on devices that are no members of their groups any more.
     pub left_behind: u64,
+    /// The first thousand objects of which a chunk has too few good copies to be read: account, container and object.
+    pub lost: Vec<String>,
+    pub lost_total: u64,
     /// The first thousand.
     pub problems: Vec<Problem>,
     pub problems_total: u64,
@@ -166,7 +172,12 @@ pub fn of_views(
     for record in records {
         check.record(record);
     }
-    check.copies();
+    let lost = check.copies();
+    if !lost.is_empty() {
+        for view in views {
+            check.name_lost(view, &lost)?;
+        }
+    }
     Ok(check.report)
 }
 
@@ -334,8 +345,9 @@ impl Check {
         }
     }
 
-    /// Compares the copies that were found with those that there should be.
-    fn copies(&mut self) {
+    /// Compares the copies that were found with those that there should be. Gives the chunks of which too
+    /// few are left to read them.
+    fn copies(&mut self) -> HashSet<ChunkId> {
         self.report.chunks = self.chunks.len() as u64;
         let mut missing = Vec::new();
         for (id, referred) in &self.chunks {
@@ -345,10 +357,69 @@ impl Check {
                 missing.push((*id, referred.copies, full));
             }
         }
-        for (id, copies, full) in missing {
+        for (id, copies, full) in &missing {
             self.problem(None, id, format!("{copies} good copies of {full}"));
         }
+        let needed = |id: &ChunkId| {
+            let group = self.map.groups.get(&id.group());
+            group.map_or(1, |group| group.policy.needed())
+        };
+        let lost = missing
+            .into_iter()
+            .filter(|(id, copies, _)| *copies < needed(id));
+        lost.map(|(id, ..)| id).collect()
     }
+
+    /// Notes the objects that lost chunks belong to.
+    fn name_lost(&mut self, view: &View, lost: &HashSet<ChunkId>) -> Result<(), Error> {
+        let from = [table::OBJECT];
+        scan::rows(view, &from, &key::end_of(&from), |key, value| {
+            // What cannot be read is a problem already.
+            if let Ok((id, name)) = lost_object(view, key, value, lost)
+                && let Some(name) = name
+            {
+                self.report.lost_total += 1;
+                if self.report.lost.len() < PROBLEMS_MAX {
+                    let container = self.containers.get(&id);
+                    let container = container.map_or_else(
+                        || id.to_string(),
+                        |container| format!("{}/{}", container.account, container.name),
+                    );
+                    self.report.lost.push(format!("{container}/{name}"));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+}
+
+/// The container of an object, and its name if one of its chunks is lost.
+fn lost_object<'a>(
+    view: &View,
+    key: &'a [u8],
+    value: &[u8],
+    lost: &HashSet<ChunkId>,
+) -> Result<(ContainerId, Option<&'a str>), Error> {
+    let mut parts = Parts::of(table::OBJECT, key)?;
+    let (container, name) = (parts.container()?, parts.last_name()?);
+    let row: ObjectRead<'_> = row::decode(value)?;
+    let Some(version) = row.body.version() else {
+        return Ok((container, None));
+    };
+    let id = BodyId {
+        container,
+        name: name.into(),
+        version,
+    };
+    let mut is_lost = false;
+    each_chunk(view, &id, &row.body, |chunk| {
+        is_lost = lost.contains(&chunk.id);
+        match is_lost {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    Ok((container, is_lost.then_some(name)))
 }
 
 /// Why a record is not the fragment that its device should have of a chunk of so many bytes.

@@ -20,6 +20,7 @@
 
 mod account;
 mod background;
+pub mod backup;
 mod body;
 mod cache;
 pub mod check;
@@ -44,8 +45,10 @@ mod pin;
 mod placement;
 mod quota;
 mod reader;
+pub mod rebuild;
 mod registry;
 mod renew;
+pub mod restore;
 mod row;
 mod rows;
 mod scan;

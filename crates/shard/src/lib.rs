@@ -9,7 +9,7 @@
 //! (`latch`); the state of a shard (`memtable`, `tree`, `core`, [`View`]); the way of a batch into it
 //! (`replica`); what the replicas of a device share (`host`, `budget`); where a shard is led, how it is
 //! asked there and what becomes of a question without an answer (`table`, `search`, `call`, `peers`, `wire`,
-//! [`Registry`]). [`Offline`] reads shards without a server.
+//! [`Registry`]); how a shard is read as a whole (`export`). [`Offline`] reads shards without a server.
 
 mod batch;
 mod error;
@@ -30,6 +30,7 @@ mod metrics;
 mod offline;
 
 mod call;
+mod export;
 mod peers;
 mod search;
 mod shard;
@@ -50,6 +51,7 @@ pub use canary::Canary;
 
 pub use batch::{Batch, KEY_BYTES_MAX};
 pub use error::Error;
+pub use export::{Export, Exported, Piece};
 pub use offline::Offline;
 pub use peers::Peers;
 pub use procedure::{Execution, Latch, Procedure, Query, Wire};

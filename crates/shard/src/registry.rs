@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::call::Call;
+use crate::export;
 use crate::replica::Refusal;
 use crate::wire::{self, Answer, Reply};
 use crate::{Procedure, Query, Shard, Shards, Wire};
@@ -25,6 +26,12 @@ pub struct Registry {
 impl Registry {
     pub fn new() -> Self {
         Self::default()
+            .add(export::OPEN, |shard, ()| async move {
+                shard.open_export_here().await
+            })
+            .add(export::READ, |shard, read| async move {
+                shard.read_export_here(read).await
+            })
     }
 
     #[must_use]

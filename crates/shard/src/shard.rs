@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use base::env::Env;
 use base::{DeviceId, ShardId};
+use bytes::Bytes;
 
 use crate::call::Call;
 use crate::core::Core;
+use crate::export::{Export, Exports, Piece, Read};
 use crate::latch::Latches;
 use crate::remote;
-use crate::replica::{Refusal, Unseen};
+use crate::replica::{Refusal, Replica, Unseen};
 use crate::search::{SOON, Search};
 use crate::table::{Place, Table};
-use crate::wire;
 use crate::{Error, Execution, Procedure, Query, View};
+use crate::{export, wire};
 
 /// One shard. Cheap to clone.
 #[derive(Clone)]
@@ -25,6 +27,7 @@ pub struct Shard {
     home: Home,
     /// Up to where the log is decided, as other nodes have said.
     seen: Arc<AtomicU64>,
+    exports: Arc<Exports>,
 }
 
 /// Where a shard lives.
@@ -43,6 +46,7 @@ impl Shard {
             id,
             home: Home::Replicas(table),
             seen: Arc::default(),
+            exports: Arc::default(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Shard {
             id: core.id(),
             home: Home::Memory(core, Latches::default()),
             seen: Arc::default(),
+            exports: Arc::default(),
         }
     }
 
@@ -258,9 +263,97 @@ impl Shard {
         }
     }
 
+    /// Opens a linearizable view somewhere, to be read by [`Shard::read_export`]: piece by piece, all of one moment.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] also while too many are open.
+    pub async fn open_export(&self) -> Result<Export, Error> {
+        let table = match &self.home {
+            Home::Replicas(table) => table,
+            Home::Memory(core, _) => {
+                return self.exports.open(&self.env, DeviceId(0), core.view()?);
+            }
+        };
+        let mut search = Search::new(&self.env);
+        loop {
+            let place = match search.tries {
+                0 => table.nearest(self.id),
+                tries => table.place(self.id, search.hint.take(), tries),
+            };
+            let answer = match place {
+                Place::Here(replica) => self.open_export_of(&replica).await,
+                Place::There(device) => {
+                    remote::ask(table, device, self, export::OPEN, wire::encode(&())).await
+                }
+                Place::Nowhere => return Err(missing()),
+            };
+            match answer {
+                Ok(export) => return Ok(export),
+                Err(Refusal::Elsewhere(hint)) => search.on(hint).await?,
+                Err(Refusal::Failed(Execution::Shard(Error::Unknown))) => search.on(None).await?,
+                Err(Refusal::Failed(Execution::Shard(error))) => return Err(error),
+                // No answers to this call.
+                Err(Refusal::Forgotten(_) | Refusal::Failed(Execution::Refused(()))) => {
+                    return Err(Error::Unknown);
+                }
+            }
+        }
+    }
+
+    async fn open_export_of(&self, replica: &Arc<Replica>) -> Result<Export, Refusal<()>> {
+        let view = replica.view().await?;
+        Ok(self.exports.open(&self.env, replica.device(), view)?)
+    }
+
+    /// As [`Shard::open_export`], if the shard is led here.
+    pub(crate) async fn open_export_here(&self) -> Result<Export, Refusal<()>> {
+        match &self.home {
+            Home::Replicas(table) => match table.leader(self.id) {
+                Some(replica) => self.open_export_of(&replica).await,
+                None => Err(self.elsewhere(table)),
+            },
+            Home::Memory(core, _) => Ok(self.exports.open(&self.env, DeviceId(0), core.view()?)?),
+        }
+    }
+
+    /// The rows behind a key, in ascending order, as far as they fit into a piece; all that there are if it is
+    /// the last.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the view is open no more: nothing is left but to open another one;
+    /// [`Error::Unknown`] if no answer came: the same may be asked again; [`Error::Damaged`] if a row is damaged.
+    pub async fn read_export(&self, export: &Export, after: Bytes) -> Result<Piece, Error> {
+        let read = Read {
+            number: export.number,
+            after,
+        };
+        let table = match &self.home {
+            Home::Replicas(table) => table,
+            Home::Memory(..) => return self.exports.read(read).await,
+        };
+        if table.get(self.id, export.device).is_some() {
+            return self.exports.read(read).await;
+        }
+        let call = wire::encode(&read);
+        match remote::ask(table, export.device, self, export::READ, call).await {
+            Ok(piece) => Ok(piece),
+            Err(Refusal::Failed(Execution::Shard(error))) => Err(error),
+            Err(Refusal::Elsewhere(_)) => Err(Error::Unavailable { retry_in: SOON }),
+            // No answers to this call.
+            Err(Refusal::Forgotten(_) | Refusal::Failed(Execution::Refused(()))) => {
+                Err(Error::Unknown)
+            }
+        }
+    }
+
+    /// As [`Shard::read_export`], if the view is open here.
+    pub(crate) async fn read_export_here(&self, read: Read) -> Result<Piece, Refusal<()>> {
+        Ok(self.exports.read(read).await?)
+    }
+
     /// The replica that leads here.
     #[cfg(test)]
-    pub(crate) fn leader(&self) -> Arc<crate::replica::Replica> {
+    pub(crate) fn leader(&self) -> Arc<Replica> {
         match &self.home {
             Home::Replicas(table) => table.leader(self.id).expect("it leads here"),
             Home::Memory(..) => panic!("no shard with replicas"),

@@ -3,6 +3,7 @@
 mod concurrent;
 mod crash;
 mod damage;
+mod exports;
 mod model;
 mod repeats;
 mod replicas;

@@ -2,7 +2,7 @@
 
 mod merge;
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +37,9 @@ pub enum Scan {
 
 /// Receives everything that a shard holds.
 pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], Result<Row<'_>, Error>);
+
+/// As [`EachRow`], until it breaks off.
+type WhileRows<'a> = &'a mut dyn FnMut(&[u8], Result<Row<'_>, Error>) -> ControlFlow<()>;
 
 impl View {
     pub(crate) fn new(seq: Seq, memtables: Vec<Arc<Memtable>>, tree: Option<TreeView>) -> Self {
@@ -139,22 +142,41 @@ impl View {
         Ok(())
     }
 
+    /// The last entry of the shard's log that is in it.
+    pub(crate) fn position(&self) -> u64 {
+        self.seq
+    }
+
     /// Visits everything, counters too, in ascending order; what is damaged as well.
     pub(crate) fn visit_all(&self, each: EachRow<'_>) -> Result<(), Error> {
+        self.visit_behind(&[], &mut |key, row| {
+            each(key, row);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`View::visit_all`], what has a key behind `after`, until `each` breaks off.
+    pub(crate) fn visit_behind(&self, after: &[u8], each: WhileRows<'_>) -> Result<(), Error> {
         let mut merge = self.merge(Direction::Up);
-        merge.seek(Bound::Unbounded)?;
+        merge.seek(match after {
+            [] => Bound::Unbounded,
+            after => Bound::Excluded(after),
+        })?;
         while let Some((key, seen)) = merge.first() {
-            match seen {
+            let then = match seen {
                 // Its sum may be spread over all sources.
                 Seen::Cell(Cell::Added(_)) => match self.counter(key) {
-                    Ok(0) => {}
+                    Ok(0) => ControlFlow::Continue(()),
                     sum => each(key, sum.map(Row::Counter)),
                 },
                 _ => match seen.row() {
-                    Ok(None) => {}
+                    Ok(None) => ControlFlow::Continue(()),
                     Ok(Some(row)) => each(key, Ok(row)),
                     Err(error) => each(key, Err(error)),
                 },
+            };
+            if then.is_break() {
+                return Ok(());
             }
             merge.step()?;
         }

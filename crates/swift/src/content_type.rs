@@ -36,8 +36,8 @@ pub(crate) fn given(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     Ok(Some(text.to_owned()))
 }
 
-/// By the last extension of the name, in any case.
-fn guess(name: &str) -> &'static str {
+/// The type of an object by the last extension of its name, in any case.
+pub fn guess(name: &str) -> &'static str {
     let file = name.rsplit('/').next().unwrap_or(name);
     let extension = match file.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() => extension.to_ascii_lowercase(),

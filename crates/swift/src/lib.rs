@@ -55,4 +55,5 @@ mod object_put;
 mod parts;
 
 pub use config::Config;
+pub use content_type::guess as guess_content_type;
 pub use service::Swift;

@@ -91,6 +91,23 @@ impl Store {
         Ok(ids.take_while(|id| id.group() == group).collect())
     }
 
+    /// The first `max` chunks of all groups behind `after`, in ascending order, with the lengths of their payloads:
+    /// those that the index knows, so [`Store::flush`] comes first.
+    pub async fn list_all(
+        &self,
+        after: Option<ChunkId>,
+        max: usize,
+    ) -> Result<Vec<(ChunkId, u32)>, Error> {
+        let rows = self.wait(move |shared| shared.index.page(after, max));
+        let rows = rows.await?.map_err(index::read_failed)?;
+        // One whose row is damaged is there, and cannot be read: the scrubber sees to it.
+        let known = rows.into_iter().map(|(id, place)| {
+            let bytes = place.map_or(0, |place| place.payload_bytes);
+            (id, bytes)
+        });
+        Ok(known.collect())
+    }
+
     /// What the chunk is, and how long its payload is. Its header is read and verified,
     /// its payload is not.
     ///

@@ -276,6 +276,8 @@ async fn a_group_is_listed_page_by_page() {
     assert_eq!(list(1, Some(second), 2).await.unwrap(), [of_group(1, 3)]);
     assert_eq!(list(0, None, 9).await.unwrap(), [of_group(0, 1)]);
     assert_eq!(list(2, None, 9).await.unwrap(), []);
+    let all = store.list_all(Some(of_group(0, 1)), 2).await.unwrap();
+    assert_eq!(all, [(of_group(1, 1), 10), (second, 10)]);
     store.delete(&[second]).await.unwrap();
     assert_eq!(list(1, None, 9).await.unwrap().len(), 2);
 }

@@ -40,29 +40,29 @@ struct Found {
 
 /// What is to be done with the directories.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// No directory has ever served: this is the first start, or what was left of it.
     pub(super) is_new: bool,
-    pub(super) shards: u16,
+    pub(crate) shards: u16,
     /// The id of the cluster that the devices belong to, or will.
-    pub(super) cluster: u128,
+    pub(crate) cluster: u128,
     /// Devices that are there.
-    pub(super) made: Vec<PathBuf>,
+    pub(crate) made: Vec<PathBuf>,
     /// Directories that are to become devices, or to be completed.
-    pub(super) to_make: Vec<PathBuf>,
+    pub(crate) to_make: Vec<PathBuf>,
     identities: Vec<(PathBuf, Identity)>,
 }
 
 /// Whether a server can do without some of its devices: other nodes have what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spare {
+pub(crate) enum Spare {
     None,
     Some,
 }
 
 impl Plan {
     /// Looks at the directories and changes nothing.
-    pub(super) fn of(
+    pub(crate) fn of(
         env: &Env,
         dirs: &[PathBuf],
         shards: u16,
@@ -104,7 +104,7 @@ impl Plan {
     }
 
     /// Marks the directories that are to be made and makes devices of them.
-    pub(super) fn make(&self, env: &Env) -> anyhow::Result<()> {
+    pub(crate) fn make(&self, env: &Env) -> anyhow::Result<()> {
         let disk = &*env.disk;
         for dir in &self.to_make {
             disk.create_dir(dir)
@@ -119,7 +119,7 @@ impl Plan {
     }
 
     /// Removes the marks: from now on the devices serve.
-    pub(super) fn done(&self, env: &Env) -> anyhow::Result<()> {
+    pub(crate) fn done(&self, env: &Env) -> anyhow::Result<()> {
         for dir in &self.to_make {
             unmark(&*env.disk, dir).map_err(|error| failed("writing into", dir, error))?;
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use base::env::Env;
+use base::env::{Env, Open};
 use base::{ChunkId, DeviceId, ShardId};
 use chunks::Storage;
 use cluster::{Home, control};
@@ -19,6 +19,7 @@ use super::devices::{Newcomers, Plan, Spare};
 use super::node::{Ground, Node, Outside, join_if_told};
 use super::patience::Patience;
 use crate::config::Config;
+use crate::restore;
 
 pub(super) struct Layers {
     pub(super) devices: Vec<Device>,
@@ -42,6 +43,7 @@ impl Layers {
             Some(_) => Spare::Some,
             None => Spare::None,
         };
+        refuse_half_restored(env, &config.data)?;
         let plan = Plan::of(env, &config.data, config.shards, spare)?;
         let mut devices = Vec::new();
         if plan.is_new {
@@ -130,6 +132,18 @@ impl Layers {
         if let Err(error) = closed {
             tracing::warn!(%error, "shards not closed cleanly: the next start reads more");
         }
+    }
+}
+
+/// Metadata that is there in part would look like data that was deleted.
+fn refuse_half_restored(env: &Env, dirs: &[PathBuf]) -> anyhow::Result<()> {
+    let is_marked = |dir: &&PathBuf| env.disk.open(&dir.join(restore::MARK), Open::Read).is_ok();
+    match dirs.iter().find(is_marked) {
+        Some(dir) => bail!(
+            "a restore into {} was cut short: do it again",
+            dir.display()
+        ),
+        None => Ok(()),
     }
 }
 

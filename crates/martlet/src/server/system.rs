@@ -111,6 +111,11 @@ impl admin::System for System {
         self.cluster.as_ref()
     }
 
+    fn cluster_id(&self) -> u128 {
+        let first = self.devices.first();
+        first.expect("a server has a device").identity().cluster
+    }
+
     fn requests(&self) -> Vec<InFlight> {
         self.swift.requests()
     }

@@ -162,6 +162,21 @@ async fn a_shard_elsewhere_is_used_as_one_that_is_here() {
     assert!(shard.view().await.is_err());
 }
 
+#[tokio::test]
+async fn a_shard_elsewhere_is_exported_as_one_that_is_here() {
+    let here = Shards::volatile(&Env::real(), 2);
+    let far = near(registry(), here);
+    let shard = far.get(ShardId(1));
+    shard.execute(set(Some("v"))).await.unwrap();
+    let export = shard.open_export().await.unwrap();
+    shard.execute(set(Some("w"))).await.unwrap();
+    let piece = shard.read_export(&export, Bytes::new()).await.unwrap();
+    let expected = (Bytes::from("k"), crate::Exported::Row("v".into()));
+    assert_eq!((piece.rows, piece.is_last), (vec![expected], true));
+    let lost = shard.read_export(&export, Bytes::new()).await;
+    assert!(matches!(lost, Err(Error::Unavailable { .. })), "{lost:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_failure_of_a_shard_arrives() {
     let retry_in = Duration::new(3, 7);
