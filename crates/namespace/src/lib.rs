@@ -80,6 +80,7 @@ pub use users::{Role, User, Users};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use base::env::Env;
 use base::{ShardId, Timestamp};
@@ -115,6 +116,24 @@ impl Namespace {
     /// How containers can keep their bodies, as far as this node knows.
     pub fn policies(&self) -> Policies {
         self.inner.chunks.map().load().policies.clone()
+    }
+
+    /// The place of the policy of this name. One that was added a moment ago through another node is waited for.
+    pub async fn find_policy(&self, name: &str) -> Option<u16> {
+        /// As long as a map takes to reach every node that is up.
+        const LOOKS_MAX: usize = 20;
+        const LOOK: Duration = Duration::from_millis(50);
+        let chunks = &self.inner.chunks;
+        for _ in 0..LOOKS_MAX {
+            let map = chunks.map().get();
+            match map.policies.find(name) {
+                None if map.nodes.len() > 1 => {}
+                found => return found,
+            }
+            chunks.map_wanted().notify_one();
+            tokio::time::sleep(LOOK).await;
+        }
+        None
     }
 
     /// Opens the namespace on these shards, and on those of the devices that are in the map. Nothing runs

@@ -9,6 +9,7 @@ mod hung;
 mod large;
 mod lost;
 mod model;
+mod policy;
 mod race;
 mod random;
 mod refusal;

@@ -2,7 +2,7 @@
 
 use gateway::Response;
 use http::{HeaderMap, Method, StatusCode, header};
-use namespace::{Container, Created, Held, Policies, PolicyChoice};
+use namespace::{Container, Created, Held, Namespace, PolicyChoice};
 
 use crate::accept;
 use crate::account::listing_answer;
@@ -53,8 +53,7 @@ impl Call<'_> {
         let operation = Operation::WriteContainer;
         let standing = self.authorise(operation, &self.path, None).await?;
         check_names(&self.path)?;
-        let policies = self.swift.namespace.policies();
-        let policy = policy_choice(&policies, &self.request.headers)?;
+        let policy = policy_choice(&self.swift.namespace, &self.request.headers).await?;
         let change = metadata::container_change(&self.request.headers, standing)?;
         let name = self.path.container().unwrap_or_default();
         let namespace = &self.swift.namespace;
@@ -101,16 +100,19 @@ fn show(container: &Container, held: Held, to: &mut HeaderMap) {
 }
 
 /// A container is born with a policy and keeps it.
-fn policy_choice(policies: &Policies, headers: &HeaderMap) -> Result<PolicyChoice, Refusal> {
+async fn policy_choice(
+    namespace: &Namespace,
+    headers: &HeaderMap,
+) -> Result<PolicyChoice, Refusal> {
     let given = headers.get(&X_STORAGE_POLICY);
     let Some(given) = given.filter(|given| !given.is_empty()) else {
         return Ok(PolicyChoice {
-            place: policies.default,
+            place: namespace.policies().default,
             is_demanded: false,
         });
     };
     let given = String::from_utf8_lossy(given.as_bytes());
-    match policies.find(&given) {
+    match namespace.find_policy(&given).await {
         Some(place) => Ok(PolicyChoice {
             place,
             is_demanded: true,
