@@ -249,7 +249,7 @@ pub(crate) fn find_body(data: &Path, content: Content) -> Result<Option<(PathBuf
     for name in files::sizes(&folder)?.keys() {
         let path = folder.join(name);
         let bytes = std::fs::read(&path)?;
-        if let Some(at) = bytes.windows(NEEDLE).position(|window| window == needle) {
+        if let Some(at) = memchr::memmem::find(&bytes, needle) {
             return Ok(Some((path, at as u64)));
         }
     }

@@ -11,16 +11,16 @@ use super::sites::Kind;
 use super::{GROUPS_PER_DEVICE, MOVES_MAX, Plan};
 use crate::{Fill, Group, Map, Member, Policy, Step, WIDTH};
 
-/// Members of a group of which each could be any other: all of them if they keep whole copies, else those that keep the
+/// A place in a group, and the members that it has, of which each could be any other: all of them if they keep whole copies, else those that keep the
 /// same fragment.
-struct Peers<'a> {
+struct Slot<'a> {
     index: u8,
     /// How many there should be.
     wanted: usize,
     members: Vec<&'a Member>,
 }
 
-impl Peers<'_> {
+impl Slot<'_> {
     fn full(&self) -> impl Iterator<Item = DeviceId> {
         let full = self.members.iter().filter(|one| one.fill == Fill::Full);
         full.map(|member| member.device)
@@ -50,8 +50,8 @@ impl Plan<'_> {
         }
     }
 
-    fn peers<'a>(&self, group: &'a Group) -> Vec<Peers<'a>> {
-        let of = |index: u8, wanted: usize| Peers {
+    fn slots<'a>(&self, group: &'a Group) -> Vec<Slot<'a>> {
+        let of = |index: u8, wanted: usize| Slot {
             index,
             wanted,
             members: group
@@ -192,9 +192,9 @@ impl Plan<'_> {
         for (id, group) in &map.groups {
             let mut stay: Vec<_> = group.devices().collect();
             let mut going = Vec::new();
-            for peers in self.peers(group) {
-                let among: Vec<_> = peers.devices().collect();
-                let spare = among.len().saturating_sub(peers.wanted);
+            for slot in self.slots(group) {
+                let among: Vec<_> = slot.devices().collect();
+                let spare = among.len().saturating_sub(slot.wanted);
                 going.extend(self.sites.trim(Kind::Group, &mut stay, &among, spare));
             }
             for device in &going {
@@ -221,48 +221,48 @@ impl Plan<'_> {
             self.steps.extend(filled.into_iter().map(step));
             return;
         }
-        for peers in self.peers(group) {
-            if let Some(device) = self.dispensable(id, &peers) {
+        for slot in self.slots(group) {
+            if let Some(device) = self.dispensable(id, &slot) {
                 return self.drop_member(id, device);
             }
         }
-        for peers in self.peers(group) {
-            if let Some(device) = self.lacking(id, group, &peers) {
-                return self.add_member(id, device, peers.index);
+        for slot in self.slots(group) {
+            if let Some(device) = self.lacking(id, group, &slot) {
+                return self.add_member(id, device, slot.index);
             }
         }
     }
 
     /// One of these members that the group can do without.
-    fn dispensable(&self, id: GroupId, group: &Peers<'_>) -> Option<DeviceId> {
+    fn dispensable(&self, id: GroupId, slot: &Slot<'_>) -> Option<DeviceId> {
         let is_staying = |id: &DeviceId| self.sites.is_staying(*id);
         let is_going = |one: &DeviceId| self.going.get(&id).is_some_and(|all| all.contains(one));
-        let is_full = |one: &DeviceId| group.full().any(|full| full == *one);
+        let is_full = |one: &DeviceId| slot.full().any(|full| full == *one);
         let needless = |one: &DeviceId| !is_full(one) && (!is_staying(one) || is_going(one));
-        if let Some(one) = group.devices().find(needless) {
+        if let Some(one) = slot.devices().find(needless) {
             return Some(one);
         }
         // Copies that are there for sure, and are to stay.
-        let staying = || group.full().filter(is_staying);
+        let staying = || slot.full().filter(is_staying);
         let can_go = |one: &DeviceId| {
             let enough = match (is_staying(one), self.sites.is_up(*one)) {
-                (true, _) => is_going(one) && staying().count() > group.wanted,
-                (false, true) => staying().count() >= group.wanted,
+                (true, _) => is_going(one) && staying().count() > slot.wanted,
+                (false, true) => staying().count() >= slot.wanted,
                 // It keeps the group from taking chunks, and nothing can be had from it.
-                (false, false) => staying().count() >= group.wanted_min(),
+                (false, false) => staying().count() >= slot.wanted_min(),
             };
             enough && staying().any(|other| other != *one && self.sites.is_up(other))
         };
-        let mut full: Vec<_> = group.full().collect();
+        let mut full: Vec<_> = slot.full().collect();
         full.sort_by_key(|one| (is_staying(one), self.sites.is_up(*one)));
         full.into_iter().find(can_go)
     }
 
     /// A device that the group needs beside these members.
-    fn lacking(&self, id: GroupId, group: &Group, peers: &Peers<'_>) -> Option<DeviceId> {
-        let staying = peers.devices().filter(|id| self.sites.is_staying(*id));
+    fn lacking(&self, id: GroupId, group: &Group, slot: &Slot<'_>) -> Option<DeviceId> {
+        let staying = slot.devices().filter(|id| self.sites.is_staying(*id));
         let has_source = group.copies_to_spare(|id| self.sites.is_up(id)).is_some();
-        if staying.count() >= peers.wanted || !has_source {
+        if staying.count() >= slot.wanted || !has_source {
             return None;
         }
         let members: Vec<_> = group.devices().collect();
@@ -355,8 +355,8 @@ impl Plan<'_> {
         let moved = group.members.iter().find(|member| member.device == from);
         let index = moved.expect("it is one of the members").index;
         self.add_member(id, to, index);
-        let peers = group.members.iter().filter(|member| member.index == index);
-        let among: Vec<_> = peers.map(|member| member.device).chain([to]).collect();
+        let alike = group.members.iter().filter(|member| member.index == index);
+        let among: Vec<_> = alike.map(|member| member.device).chain([to]).collect();
         let mut all = [devices, &[to]].concat();
         for from in self.sites.trim(Kind::Group, &mut all, &among, 1) {
             self.sites.change(from, |site| site.groups -= 1);

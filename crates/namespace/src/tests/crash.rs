@@ -166,13 +166,13 @@ async fn an_interrupted_upload_leaves_chunks_that_nobody_owns() {
 }
 
 /// A step of the story below, and what it does.
-type Step = (
+pub(super) type Step = (
     &'static str,
     for<'a> fn(&'a World) -> BoxFuture<'a, Result<(), Error>>,
 );
 
 /// Changes of every kind: inline bodies and chunks, overwritten both ways, and all removed again.
-const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 9] = [
     ("make", |world| {
         let change = MetadataChange::default();
         let made =
@@ -215,7 +215,7 @@ const STEPS: [Step; 9] = [
     }),
 ];
 
-fn put(world: &World, len: usize) -> BoxFuture<'_, Result<(), Error>> {
+pub(super) fn put(world: &World, len: usize) -> BoxFuture<'_, Result<(), Error>> {
     async move {
         let container = world.namespace.container("a", "c").await?;
         world.put(&container, "o", &body(len)).await.map(drop)
@@ -223,12 +223,12 @@ fn put(world: &World, len: usize) -> BoxFuture<'_, Result<(), Error>> {
     .boxed()
 }
 
-fn body(len: usize) -> Vec<u8> {
+pub(super) fn body(len: usize) -> Vec<u8> {
     testkit::Random::new(len as u64).bytes(len)
 }
 
 /// What is there after so many steps: no container, no object, or an object of this length.
-fn state(steps: usize) -> Option<Option<usize>> {
+pub(super) fn state(steps: usize) -> Option<Option<usize>> {
     match steps {
         0 | 9 => None,
         1 | 8 => Some(None),
@@ -240,7 +240,7 @@ fn state(steps: usize) -> Option<Option<usize>> {
     }
 }
 
-async fn found(world: &World) -> Option<Option<usize>> {
+pub(super) async fn found(world: &World) -> Option<Option<usize>> {
     let container = world.namespace.container("a", "c").await.ok()?;
     Some(match world.get(&container, "o").await {
         Ok(found) => {

@@ -1,3 +1,5 @@
+//! Policies that were added through other nodes.
+
 use std::time::Duration;
 
 use base::NodeId;
