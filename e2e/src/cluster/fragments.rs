@@ -136,10 +136,12 @@ fn lose_two(run: &mut Run<'_>, objects: &mut Objects) -> Result<()> {
 fn rot(run: &mut Run<'_>, objects: &Objects) -> Result<()> {
     let mut held: BTreeMap<Number, Objects> = BTreeMap::new();
     for (path, value) in objects {
-        // What was written while two were gone may be in whole copies: one is enough.
-        let node = *holders(run, value)?.first().context("nobody has it")?;
-        held.entry(node).or_default().push((path.clone(), *value));
+        // What was written while two were gone is in whole copies, of which some may be about to go.
+        if let [node] = holders(run, value)?[..] {
+            held.entry(node).or_default().push((path.clone(), *value));
+        }
     }
+    promised!(!held.is_empty(), "no body is in fragments");
     for (node, here) in held {
         flip_on_node(&mut run.cluster, node, &here)?;
         wait_for_service(&mut run.cluster, &run.session)?;
